@@ -12,7 +12,10 @@ OPENAI_KEY = "OPENAI_API_KEY"
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """The keys of an agent's TOML file; for a key that is None, the environment or the endpoint decides."""
+    """The keys for a model in an agent's TOML file.
+
+    For a key that is None, the environment, the endpoint or the local model has the default.
+    """
 
     base_url: str | None = None
     model: str | None = None

@@ -35,7 +35,7 @@ class SSEDecoder:
         self._is_first_line = True
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Return each event that *data* completes; raises ValueError for an event longer than the limit."""
+        """Return each event that *data* completes. Raises ValueError for an event or a line longer than the limit."""
         if self._is_after_cr and data:  # the \n of a \r\n does not end another line
             self._is_after_cr = False
             data = data.removeprefix(b"\n")
@@ -84,4 +84,4 @@ class SSEDecoder:
             return
         if name == b"event":
             self._name = value
-        self._size -= len(line)  # the limit is for data: a comment or another field does not count
+        self._size -= len(line)  # a comment or another field counts only until its line ends: the limit is for data

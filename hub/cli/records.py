@@ -29,7 +29,7 @@ async def write_sessions(url: str, limit: int) -> int:
         if has_more := len(sessions) == limit:
             break
         sessions.append(session)
-    table = Table(Column("session", no_wrap=True), "title", "messages", "last message")  # the id is never shortened
+    table = Table(Column("session", no_wrap=True), "title", "messages", "last message")  # the id is shortened last
     for session in sessions:
         last = datetime.fromtimestamp(session["ts"] / 1000).isoformat(" ", "seconds") if session["ts"] else "-"
         title = Text(to_printable(await _read_title(url, session)), overflow="ellipsis", no_wrap=True)
@@ -64,7 +64,10 @@ def _session_path(session: str) -> str:
 
 
 async def write_session(url: str, session: str, form: Literal["md", "json"]) -> int:
-    """Write all finished messages. Control characters become escapes in JSON, and visible signs in Markdown."""
+    """Write all finished messages.
+
+    In JSON, control characters become escapes. In Markdown, to_printable() replaces them.
+    """
     messages = [message async for message in _read_rows(url, _session_path(session) + "/messages")]
     if form == "json":
         text = json.dumps(messages, ensure_ascii=False, indent=2)

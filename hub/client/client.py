@@ -86,7 +86,8 @@ class Client:
     async def close(self) -> None:
         """Close the connection, end every iteration, and wait for the client's task.
 
-        Each call that waits for an answer raises Closed.
+        A command that waits for its answer raises ConnectionCut. Every other call that waits raises Closed, and so does
+        the iteration over an unfinished answer.
         """
         self._is_closing = True
         if self._task is not None:
@@ -136,10 +137,13 @@ class Client:
     ) -> Reader | GroupReader:
         """Return a reader of a session, or a reader of an agent's answers in all sessions.
 
-        A session is read from the given cursor, or from now on. The reader yields each event once and in order. If the
-        cursor is invalid, the reader yields a `hub.messages.Reset`: replace your messages of the session by those of
-        the reset, and continue. A slow reader of a session reads from the log. A slow reader of an agent raises
-        TooSlow. A reader of an agent also misses answers that start while there is no connection.
+        A session is read from the given cursor. Without a cursor, it is read from now on; if the client is not yet
+        subscribed to the session, the events begin with the oldest running answer. The reader yields each event once
+        and in order. If the cursor is invalid, the reader yields a `hub.messages.Reset`: replace your messages of the
+        session by those of the reset, and continue. A slow reader of a session reads from the log.
+
+        A slow reader of an agent raises TooSlow. A reader of an agent misses answers that start while there is no
+        connection.
         """
         if (agent is None) == (session is None):
             raise TypeError("subscribe takes an agent or a session")
@@ -148,7 +152,7 @@ class Client:
         return self._open_group_reader(agent or "")
 
     async def command(self, **frame: Any) -> Notice:
-        """Send a command of docs/protocol.md, and return its answer.
+        """Send a command of docs/protocol.md, and return its answer. Do not send `typing`, which has no answer.
 
         Raises Refusal and Closed. Raises ConnectionCut if the connection is lost before the answer: the hub may have
         executed the command. Raises ValueError for NaN and infinity, which JSON does not have.
@@ -281,7 +285,7 @@ class Client:
             self._commands[ref] = on_reply
 
     def _on_welcome(self, welcome: Welcome) -> None:
-        """Subscribe each feed again, from its cursor. Then send the chats that the hub has not accepted, in order."""
+        """Subscribe to agents and to sessions again, then send the chats that the hub has not accepted, in order."""
         self.welcome = welcome
         for reader in self._group_readers():
             self._subscribe_group(reader)

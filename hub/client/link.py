@@ -93,7 +93,7 @@ class Link:
     async def wait_until_live(self, patience: float | None = None) -> None:
         """Wait for a connection. Raises Closed.
 
-        With *patience*, also return without a connection, when the first attempt after these seconds has failed.
+        With *patience*, also return without a connection, as soon as an attempt fails after these seconds.
         """
         loop = asyncio.get_running_loop()
         start = loop.time()

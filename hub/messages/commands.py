@@ -117,7 +117,7 @@ class Fork(Command, frozen=True, kw_only=True):
 
 
 class Typing(Command, frozen=True, kw_only=True):
-    """Show other clients of a session that the sender is typing. The hub neither logs nor answers this command."""
+    """Show other clients of a session that the sender is typing. Nothing is logged, and the only answer is an error."""
 
     type = "typing"
     example = '{"type":"typing","sessionId":"s1"}'

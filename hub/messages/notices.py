@@ -9,7 +9,7 @@ from hub.messages.words import Author
 
 @attrs.frozen(kw_only=True)
 class Notice:
-    """A message of the hub without a seq: the hub sends it once, and does not store it."""
+    """A message of the hub that is not an event: the hub sends it once, and does not store it."""
 
     type: ClassVar[str]
 
@@ -24,7 +24,7 @@ class Pong(Notice):
 
 @attrs.frozen(kw_only=True)
 class Error(Notice):
-    """A command was refused, or failed. `code` is for programs and does not change, `message` is for people."""
+    """A command was refused or failed, or a subscription failed. `code` is stable, `message` is for people."""
 
     type = "error"
     code: str

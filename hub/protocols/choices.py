@@ -18,7 +18,7 @@ def allowed_values(kind: Any, field: str) -> list[str]:
     types = list(_flatten([type_info(kind)]))
     for name in re.findall(r"\w+|\[", re.sub(r"\[.*?\]", "[", field)):
         types = list(_flatten(child for parent in types for child in _children(parent, name)))
-    values = [str(value) for kind in types if isinstance(kind, inspect.LiteralType) for value in kind.values]
+    values = [str(value) for item in types if isinstance(item, inspect.LiteralType) for value in item.values]
     return list(dict.fromkeys(values))
 
 

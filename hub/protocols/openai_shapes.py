@@ -1,4 +1,4 @@
-"""The bodies of OpenAI's API reference, for the OpenAPI document."""
+"""The response bodies of OpenAI's API, for the OpenAPI document."""
 
 from typing import Literal
 
