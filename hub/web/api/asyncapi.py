@@ -30,8 +30,8 @@ from hub.web.websocket import SocketQuery
 
 ASYNCAPI_DESCRIPTION = (
     "Clients send commands; the hub sends events and notices. The subprotocol `hubbub.v1` selects the extended "
-    "protocol, and `hubbub.events` the event envelope; without a subprotocol, the hub speaks the plain protocol. The "
-    "command `hello` as the first frame also selects the extended protocol."
+    "protocol, and `hubbub.events` the event envelope; without a subprotocol, the hub speaks the plain protocol on the "
+    "channel `socket`. In the plain protocol, `hello` as the first frame selects the extended protocol."
 )
 PLAIN_NOTICES = tuple(f"notice.{kind.type}" for kind in (Accepted, Cancelling, Error, Ok, Pong, Subscribed))
 LOCATION_FIELDS = {name: {"type": "string"} for name in ("sessionId", "runId", "messageId", "epoch")}

@@ -123,7 +123,7 @@ async def _stream_answer(
     """Write the answer as server-sent events while it grows.
 
     An error of the agent before the first output is raised; a later one is written as an event. Raises ConnectionError
-    if the client does not read.
+    if the client does not read, or has disconnected.
     """
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     head, reason = openai_chat.chunk_head(completion_id, int(time()), completion.model), "end_turn"

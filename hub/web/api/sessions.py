@@ -91,7 +91,10 @@ async def show_session(request: web.Request) -> web.Response:
 
 
 async def patch_session(request: web.Request) -> web.Response:
-    """Change the title or the metadata of a session."""
+    """Change the title or the metadata of a session.
+
+    If the session does not exist, the hub creates it, unless all values are null.
+    """
     label = await bodies.read_body(request, LabelBody)
     changes = {name: value for name, value in structs.asdict(label).items() if value is not UNSET}
     if not changes:
@@ -237,7 +240,7 @@ ROUTES = (
         tag=SESSIONS_TAG,
         responses={200: SessionState},
         body=LabelBody,
-        raises=READ_RAISES,
+        raises=(*READ_RAISES, SessionDeleted),
     ),
     Route(
         method="DELETE",
