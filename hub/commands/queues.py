@@ -17,7 +17,7 @@ QueuedCommand = Callable[[], Awaitable[object]]  # runs one command; raises only
 
 @attrs.define(eq=False, repr=False)
 class _Queue:
-    """The commands of one session, each with its size, and the task that runs them. The first one is running.
+    """The commands of one session, each with its size, and the task that runs them. The first command runs now.
 
     *marks* has the commands that overtook the queue: for each, how many overtaken commands have not ended.
     """

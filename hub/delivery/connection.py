@@ -78,8 +78,8 @@ class Connection:
     def break_references(self) -> None:
         """Break the reference cycles of this connection. Call this last, after the catch-up task has ended.
 
-        The cycles would hold the client's memory and socket until the garbage collector checks its oldest generation,
-        after a million new objects.
+        The cycles would hold the client's memory and socket until the garbage collector checks its oldest generation:
+        with the thresholds of hub.web.server, after 50 million new objects.
         """
         self.transport.on_descriptor_change = do_nothing
         del self.transport.ping, self.catchup.connection

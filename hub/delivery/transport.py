@@ -85,7 +85,7 @@ class Transport:
     async def wait_until_drained(self) -> None:
         """Wait until the buffered bytes are sent, the transport is lost, or wake_waiter() is called.
 
-        Without direct writes, the wait ends when the buffer is down to the loop's low-water mark.
+        Without direct writes, the wait ends when the buffer is down to the low-water mark of asyncio's transport.
         """
         self._drain_waiter = self._drain_waiter or asyncio.get_running_loop().create_future()
         await asyncio.wait([self._drain_waiter])  # wait(): a caller that is cancelled must not cancel the future

@@ -27,7 +27,8 @@ class AgentTask:
 
     *ids* are the fields `session`, `run` and `agent` of log lines. *stop* is called when the code reaches a time limit,
     *on_end* when the code has ended, and *on_abandon* when cancelled code still runs after the grace time.
-    *is_excused* returns whether the agent may be silent: it waits for its reader or for a reply to a question.
+    *is_excused* returns whether the agent may be silent: it waits for the reader of its output, or for a reply to a
+    question.
     *depth* is 0 for an answer to a client; a called answer has the depth of its caller plus 1. *calls* are the answers
     that this answer called, and that still run. They are cancelled when the code of this answer ends or is abandoned.
     """

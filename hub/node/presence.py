@@ -26,7 +26,7 @@ class PresenceNotifier:
             self._timers[channel] = loop.call_later(self.limits.presence_seconds, self._send, channel)
 
     def make_notice(self, channel: Channel) -> Presence:
-        """Return the notice of a session's members: their count, and, up to `presence_members`, who they are."""
+        """Return the notice of a session's members. It lists them only if there are at most `presence_members`."""
         members = channel.list_members()
         listed_members = tuple(members) if len(members) <= self.limits.presence_members else None
         return Presence(sessionId=channel.id, count=len(members), members=listed_members)

@@ -1,7 +1,7 @@
 """Standard output and standard error that never block and never raise: a bounded queue and a thread that writes.
 
-A closed terminal, a pipe without a reader, Ctrl-S or a full disk block only that thread. Output that does not fit into
-the queue is dropped; the number of dropped lines is logged when the output can be written again.
+A closed terminal, a pipe without a reader, Ctrl-S or a full disk affects only that thread. Output that does not fit
+into the queue is dropped; the number of dropped lines is logged when the output can be written again.
 """
 
 import atexit

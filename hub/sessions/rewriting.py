@@ -2,7 +2,7 @@
 
 The hub holds the history, so both commands work for every agent. Each of them:
 
-1. pauses the admission of the session: no chat is admitted and no run starts until the command ends;
+1. pauses the admission of the session: no chat is admitted and no run starts before step 3;
 2. stops the runs that answer the user's message or a later one, and waits until the log holds their ends;
 3. logs the `message_removed`, the new message (only an edit has one) and the new run in one commit.
 
@@ -150,8 +150,8 @@ async def _find_answering_agent(
 ) -> tuple[str | None, list[str]]:
     """Return the id of the agent that answers the first message now, or else of the agent of its last answer.
 
-    The id is None if the message has no answer. If all answers ended without text, also return the ids of these
-    answers: they are not in the history, but clients must remove them, too.
+    If neither exists, return the agent of the first answer in _find_empty_answers(), and the ids of all these answers:
+    they are not in the history, but clients must remove them, too. If there is no such answer, the agent's id is None.
     """
     message_id = messages[0].messageId
     active_agents = [run.record.agentId for run in _find_runs(session, messages[:1])]
@@ -165,7 +165,7 @@ async def _find_answering_agent(
 
 
 async def _find_empty_answers(session: LiveSession, messages: Sequence[HistoryMessage]) -> dict[str, str | None]:
-    """Find the answers that come after the first message and ended without text. Return their agents by their ids.
+    """Find the answers after the first message that have no message in the history. Return their agents by their ids.
 
     Removed answers are left out. The log has an empty answer only as events, so the answer is not found after these
     events have expired.

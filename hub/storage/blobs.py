@@ -110,7 +110,7 @@ class Files:
         self._undo.close()
 
     async def run_in_thread(self, function: Callable[..., T], *values: Any) -> T:
-        """Call *function* in a thread; return its result. Raises StorageUnavailable before start(), after close()."""
+        """Call *function* in a thread; return its result. Raises StorageUnavailable unless the store is open."""
         if not self._is_open:
             raise StorageUnavailable("the file store is closed: the hub is going down")
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
@@ -183,7 +183,7 @@ class Files:
     # --- reading ----------------------------------------------------------------------------------------------------
 
     async def find(self, file_id: str) -> FileRecord:
-        """Return the record of a file. Raises UnknownFile."""
+        """Return the record of a file. Raises UnknownFile, StorageUnavailable."""
         file = await self.store.find(file_id)
         if file is None:
             raise _unknown_file(file_id)

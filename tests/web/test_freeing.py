@@ -24,7 +24,7 @@ def no_collector() -> Iterator[None]:
 
 @pytest.mark.parametrize("how", ["closes", "is lost"])
 async def test_a_closed_websocket_is_freed(hub: Hub, no_collector: None, how: str) -> None:
-    """Both the socket and its connection. The collector would free old objects only after a million new ones."""
+    """Both the socket and its connection. The collector would free old objects only after 50 million new ones."""
     await hub.start(close_seconds=0.1)
     client = await hub.connect("?sessionId=s1")
     references: list[weakref.ref[Any]] = [
