@@ -1,6 +1,6 @@
 """The contract of a log, which numbers and stores events, and announces them to its listener.
 
-A log consists of four stores, whose writes share commits. A driver implements the log for one scheme of a URL (see
+A log consists of five stores, whose writes share commits. A driver implements the log for one scheme of a URL (see
 hub.storage.open_log); tests/storage/test_log_contract.py runs on all drivers.
 
 The methods name a session by its key (see hub.ids), but the events that they return have only the session's id. The ids
@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hub.access.records import AuditEntry, Credential, Grant, PrincipalRecord, Quota, SessionInvite, SessionRole, Usage
 from hub.ids import Key
 from hub.messages import Event, HistoryMessage, Page, PageRequest
 from hub.storage.records import (
@@ -31,7 +32,7 @@ from hub.storage.records import (
     SessionRow,
 )
 
-EVERYONE = frozenset({"*"})  # the readers of a session that every principal may read
+EVERYONE = frozenset({"*"})  # the readers of a list of all sessions
 
 # Called in the loop, in the order of commits, once for each append with events, after the events are on disk.
 Listener = Callable[[Key, Sequence[Event]], None]
@@ -105,8 +106,11 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
-    async def make(self, key: Key) -> tuple[Head, bool]:
-        """Make a session, with a random epoch, if it does not exist. Return its head, and whether it is new."""
+    async def make(self, key: Key, owner: str = "") -> tuple[Head, bool]:
+        """Make a session, with a random epoch, if it does not exist. Return its head, and whether it is new.
+
+        If it is new and *owner* is not empty, the principal *owner* gets the grant `owner`.
+        """
 
     @abstractmethod
     async def list(self, query: SessionQuery, request: PageRequest) -> Page[SessionRow]:
@@ -181,11 +185,98 @@ class FileStore(ABC):
         """Return those of *digests* that at least one record has."""
 
 
-class Log(ABC):
-    """The four stores of one log. Use them only between start() and close()."""
+AccessRecord = PrincipalRecord | Credential | Grant | SessionInvite | Quota
 
-    def __init__(self, events: EventStore, runs: RunStore, sessions: SessionStore, files: FileStore) -> None:
-        self.events, self.runs, self.sessions, self.files = events, runs, sessions, files
+
+class AccessStore(ABC):
+    """Principals, credentials, grants, invites, quotas, usage and audit.
+
+    Records are found by their ids: a grant by its session and principal, a quota by its subject. Deleting a session
+    deletes its grants and invites.
+    """
+
+    @abstractmethod
+    async def save(self, *records: AccessRecord) -> None:
+        """Insert or replace records in one commit. A grant or an invite of a session that does not exist is skipped."""
+
+    @abstractmethod
+    async def remove(self, *records: AccessRecord) -> None:
+        """Delete records by their ids in one commit. With a principal, delete its credentials, grants and quota too."""
+
+    @abstractmethod
+    async def find_principal(self, principal_id: str) -> PrincipalRecord | None:
+        """Return a principal, or None."""
+
+    @abstractmethod
+    async def list_principals(self, tenant: str | None = None) -> Sequence[PrincipalRecord]:
+        """Return the principals of a tenant, or of all tenants, in the order of their creation."""
+
+    @abstractmethod
+    async def find_credential(self, credential_id: str) -> Credential | None:
+        """Return a credential, also an expired or revoked one, or None."""
+
+    @abstractmethod
+    async def list_credentials(self, principal_id: str | None = None) -> Sequence[Credential]:
+        """Return the credentials of a principal, or all, in the order of their creation."""
+
+    @abstractmethod
+    async def note_use(self, times: Mapping[str, int]) -> None:
+        """Set the time of the last use (ms) of credentials, by id."""
+
+    @abstractmethod
+    async def find_grants(self, key: Key) -> Mapping[str, SessionRole] | None:
+        """Return the roles in a session by principal, or None if the session does not exist."""
+
+    @abstractmethod
+    async def list_grants(self, principal_id: str) -> Sequence[Grant]:
+        """Return the grants of a principal."""
+
+    @abstractmethod
+    async def find_invite(self, invite_id: str) -> SessionInvite | None:
+        """Return an invite, also an expired or revoked one, or None."""
+
+    @abstractmethod
+    async def list_invites(self, key: Key) -> Sequence[SessionInvite]:
+        """Return the invites of a session, in the order of their creation."""
+
+    @abstractmethod
+    async def find_quota(self, subject: str) -> Quota | None:
+        """Return the quota of a principal or a tenant, or None."""
+
+    @abstractmethod
+    async def list_usage(
+        self, tenant: str | None, since: str, until: str, principal_id: str | None = None
+    ) -> Sequence[Usage]:
+        """Return the usage on the days *since* to *until*, of a tenant or of all, and of one principal or of all.
+
+        The rows are sorted by day, agent and principal.
+        """
+
+    @abstractmethod
+    async def sum_stored_bytes(self, owner: str) -> int:
+        """Return the size of all files in the sessions in which a principal has the grant `owner`."""
+
+    @abstractmethod
+    async def add_audit(self, entries: Sequence[AuditEntry], max_entries: int) -> None:
+        """Add entries in one commit, then delete the oldest entries until *max_entries* are left."""
+
+    @abstractmethod
+    async def list_audit(
+        self, tenant: str | None, limit: int, principal_id: str | None = None, target: str | None = None
+    ) -> Sequence[AuditEntry]:
+        """Return the newest *limit* entries, oldest first, of a tenant or of all.
+
+        With *principal_id* or *target*, return only the entries of that principal or with that target.
+        """
+
+
+class Log(ABC):
+    """The five stores of one log. Use them only between start() and close()."""
+
+    def __init__(
+        self, events: EventStore, runs: RunStore, sessions: SessionStore, files: FileStore, access: AccessStore
+    ) -> None:
+        self.events, self.runs, self.sessions, self.files, self.access = events, runs, sessions, files, access
 
     @abstractmethod
     async def start(self, listener: Listener) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import attrs
 from msgspec import Struct, field
 
+from hub.access.records import Usage
 from hub.ids import Key
 from hub.messages import Author, Event, HistoryMessage
 from hub.messages.parts import JsonParts
@@ -43,9 +44,8 @@ class SessionRow:
 class SessionQuery:
     """The filter of a list of sessions.
 
-    A session matches under four conditions. Its key begins with *prefix* (see hub.ids.key_prefix). One of *readers* may
-    read the session; today only "*" (EVERYONE) may, and may read all sessions. *agent* answered in the session, or is
-    None. The time of the last message is *since* <= ts < *until* (ms); without messages it is 0.
+    A session matches under four conditions. Its key begins with *prefix* (see hub.ids.key_prefix). One of *readers*, ids
+    of principals, has a grant in the session, or *readers* is EVERYONE. *agent* answered in the session, or is None. The time of the last message is *since* <= ts < *until* (ms); without messages it is 0.
     """
 
     prefix: str
@@ -156,6 +156,8 @@ class Append(Struct):
     The log sets sessionId, epoch, seq and ts of *events* in place. A message and a chat get the seq of an event: the
     number before each is the index of that event in *events*. *saved_runs* are inserted or replaced. *ended_runs* are
     the ids of runs to delete. *removed_messages* are the ids of messages to delete, after *messages* are inserted.
+    If the append makes the session and *owner* is not empty, the principal *owner* gets the grant `owner`. The amounts
+    in *usage* are added to the rows with the same day, tenant, principal and agent.
     """
 
     key: Key
@@ -165,3 +167,5 @@ class Append(Struct):
     ended_runs: Sequence[str] = ()
     chats: Sequence[tuple[int, ChatRecord]] = ()
     removed_messages: Sequence[str] = ()
+    owner: str = ""
+    usage: Sequence[Usage] = ()
