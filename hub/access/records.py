@@ -8,7 +8,7 @@ from hub.ids import DEFAULT_TENANT, Key
 
 Kind = Literal["person", "program"]
 # The role of a principal in its tenant. A guest may only do what its grants allow.
-Role = Literal["admin", "member", "observer", "guest"]
+TenantRole = Literal["admin", "member", "observer", "guest"]
 # The role of a principal in one session, from a grant.
 SessionRole = Literal["owner", "member", "viewer"]
 # How a request proves who sends it: a key of a program; the cookie of a browser; a one-time link for a person; the name
@@ -26,7 +26,7 @@ class PrincipalRecord:
     id: str
     name: str
     kind: Kind
-    role: Role
+    role: TenantRole
     tenant: str = DEFAULT_TENANT
     created: int = 0
 
@@ -80,7 +80,7 @@ class SessionInvite:
 
 
 @attrs.frozen(kw_only=True)
-class Usage:
+class UsageRecord:
     """The amounts that one principal used of one agent on one UTC day.
 
     *day* is as in 2026-11-30. *estimated* is the part of the tokens that the hub has estimated, because the agent

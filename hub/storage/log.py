@@ -1,7 +1,7 @@
 """The contract of a log, which numbers and stores events, and announces them to its listener.
 
 A log consists of five stores, whose writes share commits. A driver implements the log for one scheme of a URL (see
-hub.storage.open_log); tests/storage/test_log_contract.py runs on all drivers.
+hub.storage.open_log); the tests of the contract run on all drivers (see tests/support/logs.py).
 
 The methods name a session by its key (see hub.ids), but the events that they return have only the session's id. The ids
 of runs, messages, files and questions are unique in the hub. All methods are called in the event loop that called
@@ -16,7 +16,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hub.access.records import AuditEntry, Credential, Grant, PrincipalRecord, Quota, SessionInvite, SessionRole, Usage
+from hub.access.records import (
+    AuditEntry,
+    Credential,
+    Grant,
+    PrincipalRecord,
+    Quota,
+    SessionInvite,
+    SessionRole,
+    UsageRecord,
+)
 from hub.ids import Key
 from hub.messages import Event, HistoryMessage, Page, PageRequest
 from hub.storage.records import (
@@ -33,6 +42,7 @@ from hub.storage.records import (
 )
 
 EVERYONE = frozenset({"*"})  # the readers of a list of all sessions
+ERASED = "[erased]"  # the content of an erased message
 
 # Called in the loop, in the order of commits, once for each append with events, after the events are on disk.
 Listener = Callable[[Key, Sequence[Event]], None]
@@ -117,7 +127,8 @@ class SessionStore(ABC):
         """Return a page of sessions, sorted by the time of their last messages. Raises BadQuery for a bad cursor.
 
         The cost depends on the size of the page, not on the number of sessions. With an agent in *query*, the cost also
-        depends on the number of sessions in which that agent did not answer.
+        depends on the number of sessions in which that agent did not answer. With readers other than EVERYONE, the cost
+        depends on the number of their grants instead.
         """
 
     @abstractmethod
@@ -133,12 +144,31 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def delete(self, key: Key) -> Sequence[FileRecord]:
-        """Delete a session with its events, messages, runs, chats and files, in one commit.
+        """Delete a session with its events, messages, runs, chats, files, grants and invites, in one commit.
 
         Returns the records of the files. Do not call delete() while an append to the session is queued. FileStore.add()
         refuses later files, unless a new session with the same key is made. EventStore.purge() frees the space of the
         events.
         """
+
+    @abstractmethod
+    async def erase_messages(self, key: Key, principal_id: str) -> Sequence[FileRecord]:
+        """Erase what a principal wrote in a session, in one commit, and give the session a new random epoch.
+
+        The principal's messages, in the history, in events and in unfinished runs, get the content ERASED. They lose
+        their parts, their metadata and the author's name, and keep their ids and seqs. The payloads of its answers to
+        questions become ERASED, too. Its chats get an empty digest. Deletes the files whose ids were in these messages,
+        unless a message of another user has the id, too; returns their records. If there is nothing to erase,
+        nothing changes.
+
+        Then no file of the log contains the old text. As long as another process reads the log, only its write-ahead
+        log may contain it; the log empties that file when the other process has ended. Do not call erase_messages()
+        while an append to the session is queued.
+        """
+
+    @abstractmethod
+    async def list_keys_of_author(self, principal_id: str) -> Sequence[Key]:
+        """Return the sessions in which erase_messages() may find something of a principal. Reads the whole log."""
 
     @abstractmethod
     async def read_last_messages(
@@ -246,7 +276,7 @@ class AccessStore(ABC):
     @abstractmethod
     async def list_usage(
         self, tenant: str | None, since: str, until: str, principal_id: str | None = None
-    ) -> Sequence[Usage]:
+    ) -> Sequence[UsageRecord]:
         """Return the usage on the days *since* to *until*, of a tenant or of all, and of one principal or of all.
 
         The rows are sorted by day, agent and principal.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import attrs
 from msgspec import Struct, field
 
-from hub.access.records import Usage
+from hub.access.records import UsageRecord
 from hub.ids import Key
 from hub.messages import Author, Event, HistoryMessage
 from hub.messages.parts import JsonParts
@@ -44,8 +44,9 @@ class SessionRow:
 class SessionQuery:
     """The filter of a list of sessions.
 
-    A session matches under four conditions. Its key begins with *prefix* (see hub.ids.key_prefix). One of *readers*, ids
-    of principals, has a grant in the session, or *readers* is EVERYONE. *agent* answered in the session, or is None. The time of the last message is *since* <= ts < *until* (ms); without messages it is 0.
+    A session matches under four conditions. Its key begins with *prefix* (see hub.ids.key_prefix). One of *readers*,
+    ids of principals, has a grant in the session, or *readers* contains EVERYONE. *agent* answered in the session, or
+    is None. The time of the last message is *since* <= ts < *until* (ms); without messages it is 0.
     """
 
     prefix: str
@@ -168,4 +169,4 @@ class Append(Struct):
     chats: Sequence[tuple[int, ChatRecord]] = ()
     removed_messages: Sequence[str] = ()
     owner: str = ""
-    usage: Sequence[Usage] = ()
+    usage: Sequence[UsageRecord] = ()

@@ -36,7 +36,9 @@ EXPECTED = {
     "eof_received": "asyncio.Protocol",
     "created": "OpenAI's field, and ours of files",
     "data_received": "asyncio.Protocol",
+    "estimated": "a field of the usage over HTTP",
     "parsed": "rich.markdown.Markdown",
+    "revoked": "a field of keys and invites over HTTP, beside `created`",
     "writing_paused": "aiohttp's protocol class",
 }
 PRONOUNS = set("it its they them their this that these those who whom what which one ones other others both".split())

@@ -1,9 +1,9 @@
-"""The contract of a log, for all drivers. A new driver needs a row in LOGS."""
+"""The contract of a log, for all drivers: see support/logs.py."""
 
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.logs import LOGS, OpenedLog, Opener, chunk, file, open_logs
 
 from hub.errors import BadQuery, StorageUnavailable
 from hub.ids import Key
@@ -35,69 +36,18 @@ from hub.messages import (
     WholeMessage,
 )
 from hub.seams import Seams
-from hub.storage.log import EVERYONE, Log, LogUnusable
+from hub.storage.log import EVERYONE, LogUnusable
 from hub.storage.open_log import open_log
-from hub.storage.records import Append, ChatRecord, FileRecord, RunRecord, SessionLabel, SessionQuery, SessionRow
+from hub.storage.records import Append, ChatRecord, RunRecord, SessionLabel, SessionQuery, SessionRow
 
-# One function per driver: it returns the URL of the log in a folder, equal at each call.
-LOGS = [pytest.param(lambda folder: f"sqlite:///{folder}/hub.db", id="sqlite")]
-
-Notices = list[tuple[str, Any]]  # ("event", Event), then ("done", the argument of done)
 ANN = Author("ann", "Ann")
 PARTS = ({"type": "text", "text": 'a "\0\U0001f600'}, {"type": "image", "source": {"type": "url", "value": "x"}})
 
 
-@attrs.define
-class OpenedLog:
-    """A started log, with all events that it announced and all results of its callbacks."""
-
-    log: Log
-    notices: Notices
-
-    async def put(self, append: Append) -> int:
-        answer: asyncio.Future[int | Exception] = asyncio.get_running_loop().create_future()
-
-        def done(result: int | Exception) -> None:
-            self.notices.append(("done", result))
-            answer.set_result(result)
-
-        self.log.events.append(append, done)
-        async with asyncio.timeout(20):
-            result = await answer
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    async def everything(self, session: str, after: int = 0, upto: int = 10**9) -> list[Event]:
-        events: list[Event] = []
-        while page := await self.log.events.read(Key(session), after, upto):
-            events += page
-            after = page[-1].seq
-        return events
-
-
-Opener = Callable[..., Awaitable[OpenedLog]]
-
-
 @pytest.fixture(params=LOGS)
 async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
-    opened: list[Log] = []
-
-    async def start(spoil: Callable[[str], None] = lambda session: None) -> OpenedLog:
-        notices: Notices = []
-
-        def listener(session: str, events: Sequence[Event]) -> None:
-            notices.extend(("event", event) for event in events)
-            spoil(session)
-
-        log = open_log(request.param(tmp_path), Limits(), Seams())
-        await log.start(listener)
-        opened.append(log)
-        return OpenedLog(log, notices)
-
-    yield start
-    for log in opened:
-        await log.close()
+    async with open_logs(request.param(tmp_path)) as opener:
+        yield opener
 
 
 @pytest.fixture
@@ -105,10 +55,6 @@ async def hub(opener: Opener) -> OpenedLog:
     opened = await opener()
     await opened.log.sessions.make(Key("s"))
     return opened
-
-
-def chunk(content: str, offset: int = 0, message: str = "m", run: str = "r") -> Event:
-    return Event("main", run, Chunk(message, content, offset))
 
 
 def texts(events: Sequence[Event]) -> list[str]:
@@ -590,12 +536,6 @@ async def test_a_chat_cannot_be_stored_twice(hub: OpenedLog) -> None:
     assert len(await hub.everything("s")) == 1 and list(await hub.log.runs.list_unfinished_runs()) == []
 
 
-def file(file_id: str, session: str = "s", digest: str = "d1", size: int = 7) -> FileRecord:
-    return FileRecord(
-        fileId=file_id, key=Key(session), name="a \0\U0001f600", type='text/plain; a="b"', size=size, digest=digest
-    )
-
-
 async def test_a_file_record_comes_back(opener: Opener) -> None:
     """It has the time of the log, also after a restart. It is no event, and takes no seq."""
     hub = await opener()
@@ -938,13 +878,6 @@ async def test_sessions_are_listed_by_the_prefix_of_their_key(hub: OpenedLog) ->
     assert await keys("") == ["s"]
     assert await keys("acme/") == ["acme/s", "acme/t"]
     assert await keys("acme2/") == ["acme2/s"] and await keys("a%/") == ["a%/s"] and await keys("b/") == []
-
-
-async def test_sessions_are_listed_for_their_readers(hub: OpenedLog) -> None:
-    """Today the one reader of each session is everyone."""
-    await hub.log.sessions.make(Key("s"))
-    assert len(await listed(hub, readers={"p_1", *EVERYONE})) == 1
-    assert await listed(hub, readers={"p_1"}) == [] and await listed(hub, readers=set()) == []
 
 
 async def test_events_have_the_id_of_their_session(hub: OpenedLog) -> None:

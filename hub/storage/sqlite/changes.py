@@ -1,13 +1,20 @@
-"""The changes of a commit besides insertions: deletions, new labels, and new floors."""
+"""The changes of a commit besides insertions: deletions, erasures, new labels, new floors, and access records."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import attrs
 
 from hub.ids import Key
 from hub.storage.sqlite import damage
+from hub.storage.sqlite.access_rows import (
+    AccessChange,
+    CredentialUse,
+    apply_access_change,
+    delete_old_audit,
+)
+from hub.storage.sqlite.erasing import MessageErasure, erase_messages
 from hub.storage.sqlite.event_rows import to_json
 from hub.storage.sqlite.migrations import MIGRATIONS
 from hub.storage.sqlite.sql import FILE_JSON, query_json
@@ -36,15 +43,40 @@ class LabelChange:
     values: dict[str, str | None]
 
 
+@attrs.frozen
+class SessionDeletion:
+    """Request to delete a session, in a commit that only deletes sessions.
+
+    The result is a list: the fields of the FileRecord of each file of the session.
+    """
+
+    key: Key
+
+
+@attrs.frozen
+class Probe:
+    """Request for a commit that changes nothing, to learn whether the file can be written."""
+
+
+Change = EventDrop | LabelChange | SessionDeletion | MessageErasure | AccessChange | CredentialUse | Probe
+
+
 @attrs.define(kw_only=True)
 class Changes:
-    """All changes of one commit. apply() fills in the dictionaries of *drops* and the lists of *deleted_sessions*."""
+    """All changes of one commit. apply() fills in the results that add() returned.
+
+    *new_epochs* has the epochs of the sessions in which *erasures* erase messages.
+    """
 
     ended_runs: list[tuple[Key, str]] = attrs.Factory(list)
     removed_messages: list[tuple[Key, str]] = attrs.Factory(list)
     drops: list[tuple[EventDrop, dict[Key, int]]] = attrs.Factory(list)  # with the new floors
     label_changes: list[LabelChange] = attrs.Factory(list)
     deleted_sessions: dict[Key, list[Any]] = attrs.Factory(dict)  # with the fields of the FileRecords
+    erasures: list[tuple[MessageErasure, list[Any]]] = attrs.Factory(list)  # with the fields of the FileRecords
+    new_epochs: dict[Key, str] = attrs.Factory(dict)
+    access_changes: list[AccessChange | CredentialUse] = attrs.Factory(list)
+    max_audit_entries: int | None = None
     has_probe: bool = False
 
     def __bool__(self) -> bool:
@@ -54,8 +86,32 @@ class Changes:
             or self.drops
             or self.label_changes
             or self.deleted_sessions
+            or self.erasures
+            or self.access_changes
+            or self.max_audit_entries is not None
             or self.has_probe
         )
+
+    def add(self, request: Change, new_secret: Callable[[int], str]) -> Any:
+        """Plan a request, and return its result."""
+        result: Any = None
+        if isinstance(request, EventDrop):
+            result = {}
+            if request.floors:
+                self.drops.append((request, result))
+        elif isinstance(request, LabelChange):
+            self.label_changes.append(request)
+        elif isinstance(request, SessionDeletion):
+            result = self.deleted_sessions.setdefault(request.key, [])
+        elif isinstance(request, MessageErasure):
+            result = []
+            self.erasures.append((request, result))
+            self.new_epochs[request.key] = new_secret(8)
+        elif isinstance(request, Probe):
+            self.has_probe = True
+        else:
+            self.access_changes.append(request)
+        return result
 
     def apply(self, db: sqlite3.Connection) -> None:
         """Write the changes. Call this in a transaction, after the insertions."""
@@ -67,6 +123,12 @@ class Changes:
             _change_label(db, change)
         for drop, floors in self.drops:
             floors.update(_drop_events(db, drop))
+        for access_change in self.access_changes:
+            apply_access_change(db, access_change)
+        if self.max_audit_entries is not None:
+            delete_old_audit(db, self.max_audit_entries)
+        for erasure, files in self.erasures:
+            files += erase_messages(db, erasure, self.new_epochs[erasure.key])
         if self.has_probe:
             db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")  # writes a page without changing it
         if self.deleted_sessions:
@@ -136,7 +198,7 @@ def _delete_sessions(db: sqlite3.Connection, sessions: dict[Key, list[Any]]) -> 
     ids = "(SELECT value FROM json_each(?))"
     db.execute(f"DELETE FROM damaged WHERE session IN (SELECT n FROM sessions WHERE id IN {ids})", values)
     db.execute(FREE_IDS, values)
-    for table in ("messages", "runs", "chats", "files"):
+    for table in ("messages", "runs", "chats", "files", "grants", "invites"):
         db.execute(f"DELETE FROM {table} WHERE session IN {ids}", values)
     _delete_empty_sessions(db)
 

@@ -62,6 +62,19 @@ class Database:
         self._connect()
         self._configure()
 
+    def truncate_wal(self, wait_ms: int = 0) -> bool:
+        """Empty the WAL, so that it has no old text. Return False if a reader prevents this for *wait_ms*.
+
+        Call this outside of a transaction. Raises sqlite3.Error.
+        """
+        self.db.execute(f"PRAGMA busy_timeout = {wait_ms}")
+        try:
+            is_busy, _, _ = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self.db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        self._preallocator = WalPreallocator(self.path)
+        return not is_busy
+
     def preallocate_wal(self) -> None:
         """Extend the WAL if the last commit grew it: see WalPreallocator.extend(). Call this after each commit."""
         self._preallocator.extend(self.db)

@@ -26,10 +26,11 @@ from hub.limits import Limits
 from hub.seams import Seams
 from hub.storage.log import Listener, Log, LogUnusable
 from hub.storage.records import CommitTotals, Damage
+from hub.storage.sqlite.access import SqliteAccess
+from hub.storage.sqlite.changes import Probe
 from hub.storage.sqlite.checking import check_log_file
 from hub.storage.sqlite.events import SqliteEvents
 from hub.storage.sqlite.files import SqliteFiles
-from hub.storage.sqlite.plan import Probe
 from hub.storage.sqlite.runs import SqliteRuns
 from hub.storage.sqlite.sessions import SqliteSessions
 from hub.storage.sqlite.threads import LogThreads
@@ -50,7 +51,11 @@ class SqliteLog(Log):
         self._path = Path(path).absolute()
         self._threads = threads = LogThreads(self._path, seams)
         super().__init__(
-            SqliteEvents(threads, limits), SqliteRuns(threads), SqliteSessions(threads), SqliteFiles(threads)
+            SqliteEvents(threads, limits),
+            SqliteRuns(threads),
+            SqliteSessions(threads),
+            SqliteFiles(threads),
+            SqliteAccess(threads),
         )
 
     async def start(self, listener: Listener) -> None:

@@ -151,4 +151,39 @@ MIGRATIONS = (
     ALTER TABLE messages ADD COLUMN stop_reason TEXT; -- NULL: it ended by itself, or (in old rows) unknown
     ALTER TABLE messages ADD COLUMN error TEXT; -- as JSON
     """,
+    # Who may do what: see hub/access/records.py. The names of the columns are those of the fields.
+    """
+    CREATE TABLE principals (
+        n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, kind TEXT NOT NULL, role TEXT NOT NULL,
+        tenant TEXT NOT NULL, created INTEGER NOT NULL
+    );
+    CREATE TABLE credentials (
+        n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, principal TEXT NOT NULL, kind TEXT NOT NULL,
+        digest TEXT NOT NULL, label TEXT NOT NULL, agents TEXT, -- as JSON
+        created INTEGER NOT NULL, expires INTEGER NOT NULL, revoked INTEGER NOT NULL, used INTEGER NOT NULL
+    );
+    CREATE INDEX credentials_of_principals ON credentials (principal);
+    CREATE TABLE grants (
+        session TEXT NOT NULL, principal TEXT NOT NULL, role TEXT NOT NULL, PRIMARY KEY (session, principal)
+    ) WITHOUT ROWID;
+    CREATE INDEX grants_of_principals ON grants (principal, session, role);
+    CREATE TABLE invites ( -- to sessions
+        n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, session TEXT NOT NULL, role TEXT NOT NULL, digest TEXT NOT NULL,
+        creator TEXT NOT NULL, created INTEGER NOT NULL, expires INTEGER NOT NULL, revoked INTEGER NOT NULL
+    );
+    CREATE INDEX invites_of_sessions ON invites (session);
+    CREATE TABLE quotas ( -- NULL means no limit
+        subject TEXT PRIMARY KEY, runs INTEGER, messages INTEGER, tokens INTEGER, stored_bytes INTEGER
+    ) WITHOUT ROWID;
+    CREATE TABLE usage (
+        day TEXT NOT NULL, tenant TEXT NOT NULL, principal TEXT NOT NULL, agent TEXT NOT NULL,
+        messages INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+        estimated INTEGER NOT NULL, PRIMARY KEY (day, tenant, principal, agent)
+    ) WITHOUT ROWID;
+    CREATE TABLE audit (
+        n INTEGER PRIMARY KEY, ts INTEGER NOT NULL, tenant TEXT NOT NULL, principal TEXT NOT NULL, name TEXT NOT NULL,
+        action TEXT NOT NULL, target TEXT NOT NULL, address TEXT NOT NULL, is_allowed INTEGER NOT NULL,
+        reason TEXT NOT NULL
+    );
+    """,
 )

@@ -10,7 +10,8 @@ from hub.ids import Key, id_of
 from hub.limits import KiB
 from hub.messages import Chunk
 from hub.storage.records import Append, FileRecord, Head
-from hub.storage.sqlite.changes import Changes, EventDrop, LabelChange
+from hub.storage.sqlite.access_rows import AccessChange, AuditAddition, to_columns
+from hub.storage.sqlite.changes import Change, Changes
 from hub.storage.sqlite.event_rows import EventRow, NewCommit, encode_json, to_json
 from hub.storage.sqlite.sql import COLUMNS
 
@@ -22,27 +23,17 @@ LOOSE_EVENT_BYTES = 512  # CommitPlan.loose_events counts at least one event for
 
 @attrs.frozen
 class SessionCreation:
-    """Request to make a session if it does not exist. The result is the head, and whether the session is new."""
+    """Request to make a session if it does not exist. The result is the head, and whether the session is new.
 
-    key: Key
-
-
-@attrs.frozen
-class SessionDeletion:
-    """Request to delete a session, in a commit that only deletes sessions.
-
-    The result is a list: the fields of the FileRecord of each file of the session.
+    For *owner* see SessionStore.make().
     """
 
     key: Key
+    owner: str = ""
 
 
-@attrs.frozen
-class Probe:
-    """Request for a commit that changes nothing, to learn whether the file can be written."""
-
-
-WriteRequest = Append | EventDrop | FileRecord | LabelChange | SessionCreation | SessionDeletion | Probe
+RecordRequest = FileRecord | SessionCreation | AuditAddition | Change
+WriteRequest = Append | RecordRequest
 WriteCallback = Callable[[Any], None]
 QueuedWrite = tuple[WriteRequest, WriteCallback]
 # The callback, its argument, and the Append or None. The listener gets the events of an append before its callback.
@@ -90,14 +81,14 @@ class CommitPlan:
         now, heads, results = self.now, self.heads, self.results
         commit: NewCommit = []
         for request, callback in batch:
-            if type(request) is not Append:
+            if not isinstance(request, Append):
                 results.append((callback, self._add_request(request, batch), None))
                 continue
             append = request
             session = append.key
             head = heads.get(session)
             if head is None:
-                head = self._find_or_make(session, batch)
+                head = self._find_or_make(session, batch, append.owner)
             session_id, epoch, seq = head.id, head.epoch, head.seq
             first = seq + 1
             rows: list[EventRow] = []
@@ -115,6 +106,8 @@ class CommitPlan:
                 commit.append((session, first, now, rows))
             if append.messages or append.saved_runs or append.ended_runs or append.chats or append.removed_messages:
                 self._add_records(append, first)
+            for usage in append.usage:
+                self.rows["usage"] += to_columns(usage)
             results.append((callback, first, append))
         if commit:
             self._add_events(commit)
@@ -142,27 +135,33 @@ class CommitPlan:
         for i, c in append.chats:
             self.rows["chats"] += (session, c.principal, c.clientMsgId, c.digest, c.messageId, c.runId, first + i)
 
-    def _add_request(self, request: WriteRequest, batch: list[QueuedWrite]) -> Any:
+    def _add_request(self, request: RecordRequest, batch: list[QueuedWrite]) -> Any:
         """Plan a request that is not an append, and return its result. Changes.apply() fills in some results later."""
         result: Any = None
         if isinstance(request, SessionCreation):
             self._load_heads_once(request.key, batch)
             is_new = request.key not in self.heads
-            head = self._find_or_make(request.key, batch)
+            head = self._find_or_make(request.key, batch, request.owner)
             result = Head(request.key, head.epoch, head.seq, head.floor), is_new
         elif isinstance(request, FileRecord):
             self._add_file(request, batch)
-        elif isinstance(request, EventDrop):
-            result = {}
-            if request.floors:
-                self.changes.drops.append((request, result))
-        elif isinstance(request, LabelChange):
-            self.changes.label_changes.append(request)
-        elif isinstance(request, SessionDeletion):
-            result = self.changes.deleted_sessions.setdefault(request.key, [])
+        elif isinstance(request, AuditAddition):
+            self.rows["audit"] += [value for entry in request.entries for value in to_columns(entry)]
+            self.changes.max_audit_entries = request.max_entries
+        elif isinstance(request, AccessChange):
+            self.changes.add(self._skip_without_session(request, batch), self.new_secret)
         else:
-            self.changes.has_probe = True
+            result = self.changes.add(request, self.new_secret)
         return result
+
+    def _skip_without_session(self, change: AccessChange, batch: list[QueuedWrite]) -> AccessChange:
+        """Return the change without the grants and invites of sessions that do not exist."""
+        keys = change.keys
+        for key in keys:
+            self._load_heads_once(key, batch)
+        missing_keys = keys - self.heads.keys() - {*self._damaged_sessions}
+        records = [record for record in change.records if getattr(record, "key", None) not in missing_keys]
+        return attrs.evolve(change, records=records)
 
     def _add_file(self, file: FileRecord, batch: list[QueuedWrite]) -> None:
         self._load_heads_once(file.key, batch)
@@ -175,11 +174,16 @@ class CommitPlan:
         """If the head of *session* is not cached, load the heads of all sessions of the batch, with one query."""
         if session not in self.heads and not self._has_loaded_heads:
             self._has_loaded_heads = True
-            sessions = {session} | {getattr(request, "key", session) for request, _ in batch}
+            sessions = {session}
+            for request, _ in batch:
+                sessions |= request.keys if isinstance(request, AccessChange) else {getattr(request, "key", session)}
             self._damaged_sessions = self.load_heads(sessions - self.heads.keys())
 
-    def _find_or_make(self, session: Key, batch: list[QueuedWrite]) -> WorkingHead:
-        """Return the head of a session. If the session does not exist, plan to make it. Raises LookupError."""
+    def _find_or_make(self, session: Key, batch: list[QueuedWrite], owner: str) -> WorkingHead:
+        """Return the head of a session. If the session does not exist, plan to make it. Raises LookupError.
+
+        If the session is new and *owner* is not empty, the principal *owner* gets the grant `owner`.
+        """
         self._load_heads_once(session, batch)
         head = self.heads.get(session)
         if session in self._damaged_sessions:
@@ -187,6 +191,8 @@ class CommitPlan:
         if head is None:
             head = self.heads[session] = WorkingHead(id_of(session), self.new_secret(8), 0, 0)
             self.rows["sessions"] += (session, head.epoch, 0, self.now)
+            if owner:
+                self.rows["grants"] += (session, owner, "owner")
         return head
 
     @property

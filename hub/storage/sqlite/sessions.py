@@ -11,11 +11,12 @@ from hub.errors import LogDamaged
 from hub.ids import Key, id_of
 from hub.messages import Author, Fault, HistoryMessage, Page, PageRequest, StopReason
 from hub.messages.lists import read_cursor, write_cursor
-from hub.storage.log import SessionStore
+from hub.storage.log import EVERYONE, SessionStore
 from hub.storage.records import FileRecord, Head, SessionLabel, SessionQuery, SessionRow
-from hub.storage.sqlite.changes import LabelChange
+from hub.storage.sqlite.changes import LabelChange, SessionDeletion
+from hub.storage.sqlite.erasing import KEYS_OF_AUTHOR, MessageErasure
 from hub.storage.sqlite.event_reading import read_heads
-from hub.storage.sqlite.plan import SessionCreation, SessionDeletion
+from hub.storage.sqlite.plan import SessionCreation
 from hub.storage.sqlite.threads import LogThreads
 
 MAX_SQLITE_INTEGER = 2**63 - 1
@@ -44,17 +45,27 @@ class MessageRow(NamedTuple):
 
 MESSAGE_JSON = """json_array(id, role, content, agent, run, author, author_name, seq, ts,
         json(parts), json(metadata), user_message, stop_reason, json(error))"""
-# The sessions of one tenant, in the order of the index sessions_by_time. A page begins after (:ts, :id).
-SESSION_LISTS = {
-    order: f"""
+
+
+def _make_session_lists(source: str) -> dict[str, str]:
+    """Return a query for each order, of the sessions of one tenant in *source*. A page begins after (:ts, :id)."""
+    return {
+        order: f"""
         SELECT json_group_array(json_array(id, epoch, messages, ts, title, metadata)) FROM (
-            SELECT id, epoch, messages, ts, title, metadata FROM sessions s
+            SELECT id, epoch, messages, ts, title, metadata FROM {source}
             WHERE id > '!' AND substr(id, 1, instr(id, '/')) = :prefix AND (ts, id) {sign} (:ts, :id) AND {bound}
-            AND '*' IN (SELECT value FROM json_each(:readers)) AND (:agent IS NULL OR EXISTS (
-                SELECT 1 FROM messages WHERE session = s.id AND agent = :agent))
+            AND (:agent IS NULL OR EXISTS (SELECT 1 FROM messages WHERE session = s.id AND agent = :agent))
             ORDER BY ts {order}, id {order} LIMIT :limit)"""
-    for order, sign, bound in (("asc", ">", "ts < :until"), ("desc", "<", "ts >= :since"))
-}
+        for order, sign, bound in (("asc", ">", "ts < :until"), ("desc", "<", "ts >= :since"))
+    }
+
+
+# All sessions, in the order of the index sessions_by_time, so that only the rows of the page are read.
+SESSION_LISTS = _make_session_lists("sessions s")
+# The sessions in which :readers have grants. CROSS JOIN, so that SQLite reads the grants first, not all sessions.
+GRANTED_SESSION_LISTS = _make_session_lists("""(
+                SELECT DISTINCT session FROM grants WHERE principal IN (SELECT value FROM json_each(:readers)))
+            CROSS JOIN sessions s ON s.id = session""")
 
 
 @attrs.define(eq=False)
@@ -72,8 +83,8 @@ class SqliteSessions(SessionStore):
             raise LogDamaged("the latest events of this session are damaged: delete it, or restore a backup")
         return Head(key, epoch, seq, floor)
 
-    async def make(self, key: Key) -> tuple[Head, bool]:
-        return cast(tuple[Head, bool], await self.threads.submit(SessionCreation(key)))
+    async def make(self, key: Key, owner: str = "") -> tuple[Head, bool]:
+        return cast(tuple[Head, bool], await self.threads.submit(SessionCreation(key, owner)))
 
     async def list(self, query: SessionQuery, request: PageRequest) -> Page[SessionRow]:
         values: dict[str, Any] = {"prefix": query.prefix, "readers": orjson.dumps([*query.readers]).decode()}
@@ -83,7 +94,8 @@ class SqliteSessions(SessionStore):
             after = read_cursor(request.after, tuple[SqliteInteger, str])
             ts, name = min((ts, name), after) if request.order == "desc" else max((ts, name), after)
         values |= {"ts": ts, "id": f"{query.prefix}{name}"}
-        rows = await self.threads.query_json(SESSION_LISTS[request.order], values)
+        lists = SESSION_LISTS if EVERYONE <= {*query.readers} else GRANTED_SESSION_LISTS
+        rows = await self.threads.query_json(lists[request.order], values)
         sessions = [_to_session_row(*row) for row in rows]
         return _make_page(sessions, request.limit, lambda row: (row.ts, id_of(row.key)))
 
@@ -100,6 +112,12 @@ class SqliteSessions(SessionStore):
 
     async def delete(self, key: Key) -> Sequence[FileRecord]:
         return [FileRecord(**fields) for fields in await self.threads.submit(SessionDeletion(key))]
+
+    async def erase_messages(self, key: Key, principal_id: str) -> Sequence[FileRecord]:
+        return [FileRecord(**fields) for fields in await self.threads.submit(MessageErasure(key, principal_id))]
+
+    async def list_keys_of_author(self, principal_id: str) -> Sequence[Key]:
+        return cast(Sequence[Key], await self.threads.query_json(KEYS_OF_AUTHOR, {"principal": principal_id}))
 
     async def read_last_messages(
         self, key: Key, last: int, max_bytes: int, upto: str | None = None

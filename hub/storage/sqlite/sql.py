@@ -20,11 +20,19 @@ COLUMNS = {
     "runs": ("session", "id", "after", "record"),
     "chats": ("session", "principal", "client_msg_id", "digest", "message", "run", "seq"),
     "files": ("id", "session", "name", "type", "size", "digest", "created"),
+    "grants": ("session", "principal", "role"),
+    "usage": ("day", "tenant", "principal", "agent", "messages", "input_tokens", "output_tokens", "estimated"),
+    "audit": ("ts", "tenant", "principal", "name", "action", "target", "address", "is_allowed", "reason"),
     "strips": ("session", "seq", "upto", "ts", "size", "events"),
 }
 MAX_INSERTED_ROWS = 512  # one statement inserts at most this many rows
-# A run that is saved again must not change its row number, by which unfinished runs are sorted.
-UPSERTS = {"runs": " ON CONFLICT (session, id) DO UPDATE SET after = excluded.after, record = excluded.record"}
+UPSERTS = {
+    # A run that is saved again must not change its row number, by which unfinished runs are sorted.
+    "runs": " ON CONFLICT (session, id) DO UPDATE SET after = excluded.after, record = excluded.record",
+    "usage": """ ON CONFLICT (day, tenant, principal, agent) DO UPDATE SET messages = messages + excluded.messages,
+        input_tokens = input_tokens + excluded.input_tokens, output_tokens = output_tokens + excluded.output_tokens,
+        estimated = estimated + excluded.estimated""",
+}
 # A row of `files` as a JSON object with the fields of FileRecord.
 FILE_JSON = """json_object('fileId', id, 'key', session, 'name', name, 'type', type, 'size', size, 'digest', digest,
     'created', created)"""

@@ -20,14 +20,15 @@ from hub.errors import StorageUnavailable
 from hub.ids import Key, id_of
 from hub.seams import Seams
 from hub.storage.log import LogUnusable
-from hub.storage.sqlite.changes import EventDrop
+from hub.storage.sqlite.changes import Changes, EventDrop, SessionDeletion
 from hub.storage.sqlite.damage import move_all_to_strips
 from hub.storage.sqlite.database import Database, make_log_folder
+from hub.storage.sqlite.erasing import MessageErasure
 from hub.storage.sqlite.event_reading import read_heads
 from hub.storage.sqlite.event_rows import UnreadableEvents
 from hub.storage.sqlite.open_file import FileReplaced
 from hub.storage.sqlite.pacing import CommitPacer
-from hub.storage.sqlite.plan import CommitPlan, QueuedWrite, SessionDeletion, WorkingHead, WriteResult
+from hub.storage.sqlite.plan import CommitPlan, QueuedWrite, WorkingHead, WriteResult
 from hub.storage.sqlite.sql import insert_rows
 from hub.storage.sqlite.strips import write_strips
 from hub.text import cut
@@ -38,7 +39,11 @@ MAX_CACHED_HEADS = 50_000
 # limit, a move takes longer, and the next commit waits for the move; with a lower limit, strips are shorter.
 MAX_LOOSE_EVENTS = 2048
 LOOSE_SECONDS = 0.1  # events are also moved to `strips` after this time without a request
+ERASURE_WAIT_MS = 500  # how long an erasure waits for readers of the WAL, and all other writes with it
+TRUNCATION_SECONDS = 1.0  # after this time the writer tries again to empty the WAL
 MAX_CLOCK_STEP_MS = 60_000  # the log's time does not follow a clock that is set back, unless by more than this
+
+ALONE = {SessionDeletion, MessageErasure}  # the kinds of requests that share no commit with other kinds
 
 _log = structlog.get_logger("hub.storage.sqlite.log")
 
@@ -61,6 +66,7 @@ class Writer:
     commits: int = 0
     commit_seconds: float = 0.0
     clock: int = 0  # the time of the last commit (ms); see MAX_CLOCK_STEP_MS
+    next_truncation: float | None = None  # when to try again to remove erased text from the WAL
     next_failure_log: float = 0.0  # the earliest time of the next log line about a failure
     is_closing: bool = False
 
@@ -71,19 +77,21 @@ class Writer:
     def run(self) -> None:
         """Commit queued requests until None is queued. No failure of a request ends the thread."""
         while not self.is_closing:
-            batch = self._take_batch(LOOSE_SECONDS if self.loose_events else None)
+            batch = self._take_batch(LOOSE_SECONDS if self.loose_events or self.next_truncation else None)
             kinds = {type(request) for request, _ in batch}
             is_idle = self.loose_events and not batch
             if EventDrop in kinds or is_idle or self.loose_events >= MAX_LOOSE_EVENTS:  # EventDrop deletes only strips
                 self.move_to_strips()
             results: list[WriteResult] = []
-            for part in _split_at_deletions(batch) if SessionDeletion in kinds else (batch,):
+            for part in _split_at_kinds(batch) if kinds & ALONE else (batch,):
                 results += self._process(part)
             if results:
                 self.deliver(results)
                 self.database.preallocate_wal()
                 if self.db.in_transaction:  # preallocate_wal() failed: the next commit would be in its transaction
                     self._recover(())
+            if self.next_truncation is not None and time.monotonic() >= self.next_truncation:
+                self.truncate_wal()
         self.move_to_strips()
 
     def _take_batch(self, timeout: float | None) -> list[QueuedWrite]:
@@ -117,7 +125,7 @@ class Writer:
             plan.add(batch)
             self._write(plan)
         except Exception as error:
-            if self._recover(plan.results, [*plan.changes.deleted_sessions]):
+            if self._recover(plan.results, plan.changes):
                 return plan.results
             if _is_file_error(error):
                 self._log_failure(error)
@@ -125,6 +133,8 @@ class Writer:
                 return [result for write in batch for result in self._commit([write])]
             return self._refuse(batch, error)
         self._drop_stale_heads(plan)
+        if plan.changes.erasures:
+            self.truncate_wal(ERASURE_WAIT_MS)
         return plan.results
 
     def _load_heads(self, sessions: Collection[Key]) -> set[Key]:
@@ -168,22 +178,33 @@ class Writer:
             self._log_failure(error)
             self._recover(())
 
+    def truncate_wal(self, wait_ms: int = 0) -> None:
+        """Remove erased text from the WAL. If a reader prevents this for *wait_ms*, try again later."""
+        is_repetition, self.next_truncation = self.next_truncation is not None, None
+        try:
+            if self.database.truncate_wal(wait_ms):
+                return
+        except Exception as error:  # the thread goes on
+            self._log_failure(error)
+            self._recover(())
+        self.next_truncation = time.monotonic() + TRUNCATION_SECONDS
+        if not is_repetition:
+            advice = "end the processes that read the log, such as a backup; the hub then removes the text"
+            _log.warning("log_erased_text", path=str(self.database.path), advice=advice)
+
     def _drop_stale_heads(self, plan: CommitPlan) -> None:
         for _, floors in plan.changes.drops:
             for key in floors:
                 self.heads.pop(key, None)
-        for key in plan.changes.deleted_sessions:
+        for key in (*plan.changes.deleted_sessions, *plan.changes.new_epochs):
             self.heads.pop(key, None)
         if len(self.heads) > MAX_CACHED_HEADS:
             self.heads.clear()
 
-    def _recover(self, results: Sequence[WriteResult], deleted: Sequence[Key] = ()) -> bool:
+    def _recover(self, results: Sequence[WriteResult], changes: Changes | None = None) -> bool:
         """Roll back after a failure, and clear the cache of heads. Return True if the file has the commit nevertheless.
 
-        *results* are the results of the commit, and *deleted* are the sessions that it deletes. If *deleted* is not
-        empty, the file has the commit if none of these sessions exists: a deletion shares its commit only with
-        deletions. Otherwise the file has the commit if the head of each session with an append is the last appended
-        seq. Without such a session, or with unreadable events, return False. As long as the file cannot be read, this
+        *results* and *changes* are those of the commit: see _is_committed(). As long as the file cannot be read, this
         method reopens it in a loop, and refuses new requests, until the writer closes.
         """
         last_seqs = {append.key: append.events[-1].seq for _, _, append in results if append and append.events}
@@ -192,7 +213,7 @@ class Writer:
             try:
                 if self.db.in_transaction:
                     self.db.execute("ROLLBACK")
-                return self._is_committed(last_seqs, deleted)
+                return self._is_committed(last_seqs, changes or Changes())
             except UnreadableEvents as error:
                 self._log_failure(error)
                 return False
@@ -202,9 +223,17 @@ class Writer:
             if self.is_closing:
                 return False
 
-    def _is_committed(self, last_seqs: dict[Key, int], deleted: Sequence[Key]) -> bool:
-        if deleted:
-            return not self._load_heads(deleted) and not self.heads
+    def _is_committed(self, last_seqs: dict[Key, int], changes: Changes) -> bool:
+        """Return True if the file has a commit.
+
+        With deletions: if none of the deleted sessions exists. With erasures: if the sessions have their new epochs.
+        (Neither shares a commit with other requests.) Otherwise: if the head of each session with an append is the last
+        appended seq; without such a session, return False. Raises UnreadableEvents.
+        """
+        if changes.deleted_sessions:
+            return not self._load_heads(changes.deleted_sessions) and not self.heads
+        if changes.new_epochs:
+            return {head.key: head.epoch for head in read_heads(self.db, [*changes.new_epochs])} == changes.new_epochs
         if not last_seqs:
             return False
         self._load_heads(last_seqs)
@@ -236,14 +265,15 @@ def open_log_file(writer: Writer, undo: ExitStack) -> None:
     try:
         writer.database.open(undo)
         writer.move_to_strips()  # the events that a killed process left in `loose`
+        writer.truncate_wal()  # a killed process may have left erased text in it
     except (OSError, sqlite3.Error) as error:
         advice = "restore a backup or move it away, or choose another --data"
         raise LogUnusable(f"{path} cannot be used as a log ({error}): {advice}") from error
 
 
-def _split_at_deletions(batch: list[QueuedWrite]) -> Iterator[list[QueuedWrite]]:
-    """Split a batch so that no SessionDeletion shares its commit with another kind of request."""
-    for _, part in groupby(batch, lambda write: type(write[0]) is SessionDeletion):
+def _split_at_kinds(batch: list[QueuedWrite]) -> Iterator[list[QueuedWrite]]:
+    """Split a batch so that no request of a kind in ALONE shares its commit with another kind."""
+    for _, part in groupby(batch, lambda write: type(write[0]) if type(write[0]) in ALONE else None):
         yield list(part)
 
 
