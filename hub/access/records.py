@@ -1,4 +1,4 @@
-"""The facts about who may do what, as the log stores them: principals, credentials, grants, invites, usage and audit."""
+"""The facts about who may do what, as the log stores them: principals, credentials, grants, usage and audit."""
 
 from typing import Literal
 

@@ -77,7 +77,7 @@ class Writer:
     def run(self) -> None:
         """Commit queued requests until None is queued. No failure of a request ends the thread."""
         while not self.is_closing:
-            batch = self._take_batch(LOOSE_SECONDS if self.loose_events or self.next_truncation else None)
+            batch = self._take_batch(LOOSE_SECONDS if self.loose_events or self.next_truncation is not None else None)
             kinds = {type(request) for request, _ in batch}
             is_idle = self.loose_events and not batch
             if EventDrop in kinds or is_idle or self.loose_events >= MAX_LOOSE_EVENTS:  # EventDrop deletes only strips
@@ -125,13 +125,12 @@ class Writer:
             plan.add(batch)
             self._write(plan)
         except Exception as error:
-            if self._recover(plan.results, plan.changes):
-                return plan.results
-            if _is_file_error(error):
-                self._log_failure(error)
-            elif len(batch) > 1:  # commit each request alone: only those that cause an error must fail
-                return [result for write in batch for result in self._commit([write])]
-            return self._refuse(batch, error)
+            if not self._recover(plan.results, plan.changes):
+                if _is_file_error(error):
+                    self._log_failure(error)
+                elif len(batch) > 1:  # commit each request alone: only those that cause an error must fail
+                    return [result for write in batch for result in self._commit([write])]
+                return self._refuse(batch, error)
         self._drop_stale_heads(plan)
         if plan.changes.erasures:
             self.truncate_wal(ERASURE_WAIT_MS)
