@@ -16,6 +16,7 @@ from hub.access.records import (
     PrincipalRecord,
     Quota,
     SessionInvite,
+    SessionRole,
     UsageRecord,
 )
 from hub.errors import StorageUnavailable
@@ -66,8 +67,8 @@ async def test_records_come_back(opener: Opener) -> None:
         Quota(subject="t"),
         None,
     ]
-    assert list(await access.list_credentials("p_x")) == list(await access.list_principals("x")) == []
-    assert list(await access.list_invites(T)) == list(await access.list_grants("p_ann")) == []
+    assert [*await access.list_credentials("p_x"), *await access.list_principals("x")] == []
+    assert [*await access.list_invites(T), *await access.list_grants("p_ann")] == []
 
 
 async def test_records_are_listed_in_the_order_of_their_creation(hub: OpenedLog) -> None:
@@ -108,15 +109,14 @@ async def test_a_removed_principal_takes_its_records_along(hub: OpenedLog) -> No
     grants = [Grant(S, "p_ann", "owner"), Grant(T, "p_ann", "viewer"), Grant(S, "p_bot", "member")]
     await access.save(ANN, BOT, KEY, PROXY, *grants, Quota(subject="p_ann", runs=1), Quota(subject="p_bot", runs=2))
     await access.remove(attrs.evolve(ANN, name="another"))
-    assert await access.find_principal("p_ann") is await access.find_credential("k1") is None
+    assert (await access.find_principal("p_ann"), await access.find_credential("k1")) == (None, None)
     assert await access.find_quota("p_ann") is None and await access.find_quota("p_bot") is not None
     assert await access.find_grants(S) == {"p_bot": "member"} and await access.find_grants(T) == {}
     assert await access.find_credential("x1") == PROXY
     await access.save(INVITE, ANN)
     await access.remove(PROXY, INVITE, grants[2], Quota(subject="p_bot"), attrs.evolve(KEY, id="k9"))
-    assert (
-        await access.find_credential("x1") is await access.find_invite("i1") is await access.find_quota("p_bot") is None
-    )
+    assert (await access.find_credential("x1"), await access.find_invite("i1")) == (None, None)
+    assert await access.find_quota("p_bot") is None
     assert await access.find_grants(S) == {} and await access.find_principal("p_bot") == BOT
 
 
@@ -232,7 +232,7 @@ async def test_a_reader_lists_the_sessions_of_its_grants(hub: OpenedLog) -> None
             messageId="m", role="assistant", content="x", agentId=f"a{key[-1]}", runId="r", author=None
         )
         await hub.put(Append(key, [chunk("x")], [(0, message)]))
-    roles = ("owner", "member", "viewer")
+    roles: tuple[SessionRole, ...] = ("owner", "member", "viewer")
     await hub.log.access.save(*(Grant(key, "p_ann", roles[n % 3]) for n, key in enumerate(mine)))
     await hub.log.access.save(
         *(Grant(key, "p_bot", "owner") for key in mine[3:]), Grant(Key("acme/mine"), "p_ann", "owner")
@@ -302,7 +302,14 @@ async def test_the_files_of_ones_own_sessions_are_summed(hub: OpenedLog) -> None
 
 
 def entry(ts: int, **fields: Any) -> AuditEntry:
-    whole = {"ts": ts, "tenant": "default", "principal": "p_ann", "name": "Ann", "action": "chat", "target": "s"}
+    whole: dict[str, Any] = {
+        "ts": ts,
+        "tenant": "default",
+        "principal": "p_ann",
+        "name": "Ann",
+        "action": "chat",
+        "target": "s",
+    }
     return AuditEntry(**whole | {"address": "::1", "is_allowed": True} | fields)
 
 
