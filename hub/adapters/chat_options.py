@@ -45,5 +45,5 @@ class ChatEndpoint:
     authorization: str | None = attrs.field(repr=False)
 
 
-# Called before each request: the local model gets a new address when its process is restarted.
+# Called before each attempt to answer a run: the local model gets a new address when its process is restarted.
 LocateEndpoint = Callable[[], Awaitable[ChatEndpoint]]

@@ -23,7 +23,7 @@ ReadPage = Callable[[str, int, str | None], Awaitable[tuple[Event, ...] | Reset]
 
 @attrs.define(eq=False, kw_only=True)
 class Inbox:
-    """The queue of one reader. After the queued items, the reader ends or fails."""
+    """The queue of one reader. When the reader has no item to yield, it raises *failure*, or ends if *has_ended*."""
 
     failure: Failure | None = None
     has_ended: bool = False

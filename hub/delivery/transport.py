@@ -8,7 +8,8 @@ each frame. Direct writes are safe because of two rules:
 * A direct write never reaches another client's socket. The transport calls connection_lost() before it closes the
   descriptor: see `_call_connection_lost` in asyncio and uvloop.
 
-hub.delivery.write_probe tests whether the running loop obeys both rules. No other module writes to descriptors.
+hub.delivery.write_probe tests whether the running loop obeys both rules. No other module writes to the descriptors of
+clients.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ class Transport:
     *socket_descriptor* is the socket's file descriptor, or -1 if direct writes are not possible.
     *write_descriptor* is the same descriptor, or -1 while asyncio's transport buffers bytes or after it is lost.
     *on_descriptor_change* is called after each change of *write_descriptor*.
-    *written_bytes* counts the bytes that asyncio's transport accepted, without direct writes.
+    *written_bytes* counts the bytes that asyncio's transport accepted from send(). Direct writes are not counted.
 
     After *is_lost* is set, nothing can be written. Frames that the client sent before are still read.
     """

@@ -1,4 +1,4 @@
-"""Validate JSON from clients and convert it to commands; errors name the field and show a valid example.
+"""Validate JSON from clients and convert it to commands; most errors name the field and show a valid example.
 
 WebSocket frames and HTTP bodies pass the same checks.
 """

@@ -1,7 +1,7 @@
 """Server-sent events: the extended protocol as a stream over HTTP.
 
-The bytes include the chunk framing of HTTP/1.1 (RFC 9112, 7.1), so all clients get the same bytes. The id of an event
-is `EPOCH:SEQ`. A browser that reconnects sends the last id as `Last-Event-ID`.
+The bytes include the chunk framing of HTTP/1.1 (RFC 9112, 7.1), so all clients can share one encoding. The id of an
+event is `EPOCH:SEQ`. A browser that reconnects sends the last id as `Last-Event-ID`.
 """
 
 import functools
