@@ -191,9 +191,7 @@ class GroupReader:
 
     def put(self, item: Event | Reset) -> None:
         if self.inbox.is_full:
-            self.fail(
-                TooSlow("too_slow", f"more than {QUEUE_EVENTS} events of agent {self.agent} are unread: read faster")
-            )
+            self.fail(TooSlow("too_slow", f"too many events of agent {self.agent} are unread: read faster"))
         if self.inbox.failure is None:
             self.inbox.put(item)
 
