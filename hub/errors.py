@@ -5,6 +5,7 @@ HubError
 │   ├── UnknownType         a `type` that is not a command
 │   └── BadId               an id with a wrong character or length, or a malformed Last-Event-ID
 ├── TooManySubscriptions    the connection has as many subscriptions as the limit allows
+├── TooManyConnections      the address, the principal or the hub has as many connections as the limit allows
 ├── RateLimited             the connection sends more commands per second than the limit allows
 ├── UnknownAgent            no agent with this id
 ├── UnknownSession          no session with this id
@@ -71,6 +72,10 @@ class BadId(BadFrame):
 
 class TooManySubscriptions(HubError):
     code, status = "too_many_subscriptions", 429
+
+
+class TooManyConnections(HubError):
+    code, status, close_code = "too_many_connections", 429, 4504
 
 
 class RateLimited(HubError):

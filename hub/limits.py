@@ -47,12 +47,19 @@ class Limits:
     ping_seconds: Seconds = 25.0  # of silence before a ping (heartbeat)
     pong_seconds: Seconds = 10.0  # between a ping and its pong
     header_seconds: Seconds = 10.0  # for the header of a request, and between two requests on a connection
+    auth_frame_bytes: FrameSize = 4 * KiB  # of a client's frame before its authentication
+    auth_seconds: Seconds = 10.0  # for the authentication in the first frame
     subscriptions: Count = 128  # per connection
     command_queues: Count = 8  # sessions whose commands run concurrently
     command_bytes: Count = 1 * MiB  # of commands that wait or run; each counts as 1 KiB or more
     commands_per_second: Count = 100
     command_burst: Count = 200  # at once, above the rate
     bad_frames_per_minute: Count = 10
+
+    # --- all connections; without sign-in these limits are off ---
+    address_connections: Count = 64  # from one IPv4 address, or one IPv6 network of 64 bits
+    node_connections: Count = 5000
+    new_connections_per_second: Count = 100  # also the largest number at once
 
     # --- replay ---
     page_rows: Count = 8192  # events of one page of the log
@@ -79,6 +86,7 @@ class Limits:
     # --- runs and messages ---
     run_bytes: Count = 8 * MiB  # of text of one run
     queued_runs: CountOrZero = 20  # per session
+    node_runs: Count = 200  # answers to clients at once; without sign-in this limit is off
     message_parts: CountOrZero = 64  # per message
     taken_messages: Count = 10_000  # messages that one command removes; with more ids, its event would be too long
     fork_messages: Count = 1000  # messages that a fork copies: the newest ones

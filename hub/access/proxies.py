@@ -46,6 +46,14 @@ def find_proxy_header(headers: MultiMapping[str]) -> str | None:
     return next((name for name in PROXY_HEADERS if name in headers), None)
 
 
+def is_trusted_proxy(peer: str, trusted_proxies: tuple[str, ...]) -> bool:
+    """Return whether *peer*, the other end of a connection, is in *trusted_proxies*. A unix socket has no address."""
+    try:
+        return bool(trusted_proxies) and _is_in(_parse_address(peer), _parse_networks(trusted_proxies))
+    except ValueError:
+        return False
+
+
 def find_client(peer: str | None, headers: MultiMapping[str], trusted_proxies: tuple[str, ...]) -> ClientEndpoint:
     """Return the client of a request. *peer* is the IP address at the other end of the connection, or None.
 
@@ -55,12 +63,11 @@ def find_client(peer: str | None, headers: MultiMapping[str], trusted_proxies: t
     two headers usually passes on the other one as the client sent it.
     """
     direct = ClientEndpoint(peer or "", "http", headers.get("Host", ""))
-    networks = _parse_networks(trusted_proxies)
+    if not is_trusted_proxy(direct.address, trusted_proxies):
+        return direct
     try:
-        if not networks or not _is_in(_parse_address(direct.address), networks):
-            return direct
         claims = [*_read_x_headers(headers), *_read_rfc_7239(headers)]
-        clients = [_follow(hops, networks, direct) for hops in claims]
+        clients = [_follow(hops, _parse_networks(trusted_proxies), direct) for hops in claims]
     except ValueError:
         return direct
     return clients[0] if len({client.address for client in clients}) == 1 else direct

@@ -39,8 +39,8 @@ async def complete(
 
 @asynccontextmanager
 async def _open_chunks(hub: Hub, agent: Agent, run: RunView) -> AsyncIterator[AnswerChunks]:
-    if agent.is_full:
-        raise Busy(f"agent {agent.id} is at its limit of simultaneous answers (max_runs): try again later")
+    if (problem := hub.node.slots.find_reached_limit(agent)) is not None:
+        raise Busy(problem, retryAfterMs=1000)
     end_event, completions = asyncio.Event(), hub.node.completions
     try:
         async with open_answer(hub.node.slots.take(agent), hub.limits, run) as reader:

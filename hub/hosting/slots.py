@@ -74,17 +74,40 @@ class Slots:
     """The slots of all agents, and a queue of waiters for each full agent, in order of arrival.
 
     Sessions that do not wait for a slot take no memory here. A reloaded agent has new slots under the same id.
+
+    *max_answers* limits the answers to clients, of all agents together. A call of an agent by an answer does not count:
+    if the calls of all running answers waited for the end of one of them, none would end.
     """
 
     agents: Agents
-    _used_slots: set[Slot] = attrs.Factory(set)
-    _queues: dict[str, "OrderedDict[Waiter, None]"] = attrs.Factory(dict)  # by agent id
-    _agent_ids_by_waiter: dict[Waiter, Set[str]] = attrs.Factory(dict)  # the agents in whose queues a waiter is
+    max_answers: int | None = None
+    _used_slots: set[Slot] = attrs.field(factory=set, init=False)
+    _client_answers: int = attrs.field(default=0, init=False)  # the used slots without a caller
+    _queues: dict[str, "OrderedDict[Waiter, None]"] = attrs.field(factory=dict, init=False)  # by agent id
+    # The agents in whose queues a waiter is.
+    _agent_ids_by_waiter: dict[Waiter, Set[str]] = attrs.field(factory=dict, init=False)
+
+    @property
+    def _is_full(self) -> bool:
+        """Return whether the hub gives as many answers to clients as it may."""
+        return self.max_answers is not None and self._client_answers >= self.max_answers
+
+    def find_reached_limit(self, agent: Agent) -> str | None:
+        """Return why the agent may not begin another answer to a client now, as text for clients; None if it may."""
+        if agent.is_full:
+            return f"agent {agent.id} is at its limit of simultaneous answers (max_runs): try again later"
+        if self._is_full:
+            return "the hub is at its limit of simultaneous answers (node_runs): try again later"
+        return None
 
     def take(self, agent: Agent, caller: Slot | None = None) -> Slot:
-        """Take a slot of an agent. First check that `agent.is_full` is False, with no await between check and call."""
+        """Take a slot of an agent. First check that one is free, with no await between check and call.
+
+        For a call, check `agent.is_full`; for an answer to a client, find_reached_limit().
+        """
         agent.running_answers += 1
         agent.used_slots += 1
+        self._client_answers += caller is None
         slot = Slot(agent, self, caller)
         self._used_slots.add(slot)
         return slot
@@ -131,14 +154,23 @@ class Slots:
 
     def on_free(self, slot: Slot) -> None:
         """Offer a freed slot to the agent's queue; close the adapter of a retired agent that is idle."""
-        self._used_slots.discard(slot)
+        was_full = self._is_full
+        if slot in self._used_slots:
+            self._used_slots.remove(slot)
+            self._client_answers -= slot.caller is None
         self.agents.close_if_idle(slot.agent)
         self._offer(slot.agent.id)
+        if was_full:  # sessions may wait for agents that have a free slot
+            self.offer_all()
 
     def _offer(self, agent_id: str) -> None:
-        """Wake the waiters of an agent, one by one, until the agent is full or no waiter is left."""
+        """Wake the waiters of an agent, one by one, until the agent or the hub is full or no waiter is left."""
         while agent_id in self._queues and self._can_wake(agent_id):
-            waiter = next(iter(self._queues[agent_id]))
+            queue = self._queues[agent_id]
+            # If the hub is full, a call does not wait behind the sessions.
+            waiter = next((waiter for waiter in queue if not self._is_full or isinstance(waiter, SlotRequest)), None)
+            if waiter is None:
+                return
             self.set_queues(waiter, self._agent_ids_by_waiter[waiter] - {agent_id})
             waiter.wake()
 

@@ -70,7 +70,7 @@ class Node:
             cache=settings.cache_folder,
             on_change=lambda: self.slots.offer_all(),  # a lambda, because Slots needs *agents* and is created after it
         )
-        self.slots = Slots(self.agents)
+        self.slots = Slots(self.agents, settings.limits.node_runs if settings.is_sign_in_on else None)
         self.log = open_log(settings.log_url, settings.limits, self.seams)
         self.files = Files(
             folder=settings.data / "files", store=self.log.files, limits=settings.limits, seams=self.seams

@@ -131,10 +131,8 @@ class Admission:
                 )
             if not can_start:
                 self._check_queue(chat, len(queue))
-            elif agent.is_full:
-                raise self._make_busy_error(
-                    chat, f"agent {agent.id} is at its limit of simultaneous answers (max_runs): try again later"
-                )
+            elif (problem := self.host.slots.find_reached_limit(agent)) is not None:
+                raise self._make_busy_error(chat, problem)
         except Busy:
             queue.remove(run)
             raise

@@ -100,8 +100,8 @@ class Schedule:
     def wake(self) -> None:
         """Start all queued runs that can start. Do nothing if the lock is held or the hub is draining.
 
-        A run whose agent is unknown or broken ends with that error. A run whose agent is full waits: when the agent has
-        a free slot, Slots calls wake() again.
+        A run whose agent is unknown or broken ends with that error. A run whose agent or hub is full waits: when there
+        is a free slot, Slots calls wake() again.
         """
         if self.is_draining or self.lock.locked():
             return
@@ -114,7 +114,7 @@ class Schedule:
             except HubError as error:
                 run.fail(error)
                 continue
-            if run.agent.is_full:
+            if self.host.slots.find_reached_limit(run.agent) is not None:
                 full_agent_ids.add(run.record.agentId)
             else:
                 self.start(run)

@@ -17,6 +17,7 @@ from hub.forks import call_in_children, replace_with_null
 from hub.observe.logging import log_to_stderr
 from hub.observe.output import make_output_nonblocking
 from hub.settings import Settings
+from hub.web.accepting import Acceptor, make_acceptor
 from hub.web.app import make_app
 from hub.web.ending import ExitGuard
 from hub.web.loop import make_loop
@@ -50,12 +51,12 @@ async def _serve(settings: Settings, announce: Callable[[str], None], drain_outp
     if not await _start(hub, exit_guard.stop, sockets):
         exit_guard.finish()
         return
-    runner, sites = await _accept_connections(hub, sockets)
+    runner, acceptor = await _accept_connections(hub, sockets)
     _tune_garbage_collector()
     await _announce(hub, sockets, announce)
     await exit_guard.stop.wait()
     announce("Stopping; a second Ctrl-C does not wait for running answers.")
-    await _stop(hub, runner, sites, exit_guard.hurry)
+    await _stop(hub, runner, acceptor, exit_guard.hurry)
     announce("Stopped.")
     exit_guard.finish()
     if hub.has_running_code:  # an agent ignores its cancellation, or a thread does not end
@@ -78,7 +79,7 @@ async def _start(hub: Hub, stop: asyncio.Event, sockets: list[socket.socket]) ->
     return False
 
 
-async def _accept_connections(hub: Hub, sockets: list[socket.socket]) -> tuple[web.AppRunner, list[web.SockSite]]:
+async def _accept_connections(hub: Hub, sockets: list[socket.socket]) -> tuple[web.AppRunner, Acceptor]:
     """Start the HTTP server on the listening sockets. _stop() ends it."""
     runner = web.AppRunner(
         make_app(hub),
@@ -89,10 +90,10 @@ async def _accept_connections(hub: Hub, sockets: list[socket.socket]) -> tuple[w
         shutdown_timeout=1.0,
     )
     await runner.setup()
-    sites = [web.SockSite(runner, sock, backlog=LISTEN_BACKLOG) for sock in sockets]
-    for site in sites:
-        await site.start()
-    return runner, sites
+    assert runner.server is not None
+    acceptor = make_acceptor(hub.settings, runner.server, sockets)
+    acceptor.start()
+    return runner, acceptor
 
 
 def _tune_garbage_collector() -> None:
@@ -104,7 +105,7 @@ def _tune_garbage_collector() -> None:
     gc.set_threshold(20_000, 50, 50)
 
 
-async def _stop(hub: Hub, runner: web.AppRunner, sites: list[web.SockSite], hurry: asyncio.Event) -> None:
+async def _stop(hub: Hub, runner: web.AppRunner, acceptor: Acceptor, hurry: asyncio.Event) -> None:
     """Shut down the hub.
 
     1. Accept no new connections and chats; notify all clients.
@@ -113,8 +114,7 @@ async def _stop(hub: Hub, runner: web.AppRunner, sites: list[web.SockSite], hurr
     4. Close all WebSockets with code 1012 at the same time, and abort the sockets that do not answer.
     5. Close the server, the agents with their processes, and the log with its lock.
     """
-    for site in sites:
-        await site.stop()
+    await acceptor.stop()
     hub.drain()
     await hub.finish(hurry)
     await close_all_sockets(runner.app, hub, WSCloseCode.SERVICE_RESTART)

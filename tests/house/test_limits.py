@@ -7,7 +7,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import pytest
 from support.agui import run_request
 from support.hub import Client, Hub
 from support.process import HubProcess
-from support.sockets import client_frame, open_websocket
+from support.sockets import HttpConnection, client_frame, open_websocket
 from support.sse import call, get, post
 from support.waiting import PATIENCE, eventually
 
@@ -28,7 +28,8 @@ from hub.ids import Key
 from hub.limits import KiB, Limits, MiB, format_size
 from hub.messages import Chunk, Event
 from hub.node.history import read_history
-from hub.settings import ConfigError, load_settings
+from hub.node.node import Node
+from hub.settings import ConfigError, Settings, load_settings
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
@@ -1157,6 +1158,61 @@ async def test_a_refused_append_is_tried_again_after_its_delay(hub: Hub, seconds
     assert client.text().replace("x ", "") == "one two"
 
 
+# --- connections, and runs of all agents ------------------------------------------------------------------------------
+
+
+@obeys("address_connections", "node_connections")
+@pytest.mark.parametrize(("limit", "status"), [("address_connections", 429), ("node_connections", 503)])
+async def test_a_connection_above_a_limit_is_refused_before_it_sends_anything(
+    process: HubProcess, limit: str, status: int
+) -> None:
+    """The response has Retry-After; the connections before it are served."""
+    await process.start(sign_in=True, **{f"limits_{limit}": 3})
+    async with AsyncExitStack() as stack:
+        connections = [await HttpConnection.open(process.port, stack) for _ in range(3)]
+        assert [await connection.get_health() for connection in connections] == [200] * 3
+        for _ in range(2):
+            check_refusal(await (await HttpConnection.open(process.port, stack)).read_to_end(), status)
+        assert await (await HttpConnection.open(process.port, stack)).get_health() == status
+        assert [await connection.get_health() for connection in connections] == [200] * 3
+    assert process.log.count("connection refused") == 1
+
+
+def check_refusal(text: bytes, status: int) -> None:
+    """Check the complete response to a connection that is refused."""
+    head, _, body = text.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode()), text
+    assert b"\r\nRetry-After: " in head and b"\r\nConnection: close\r\n" in head
+    assert head.endswith(f"\r\nContent-Length: {len(body)}".encode())
+    assert json.loads(body)["code"] == "too_many_connections"
+
+
+@obeys("new_connections_per_second")
+async def test_new_connections_have_a_limit_per_second(process: HubProcess) -> None:
+    """One of many connections that open at once is refused, although the earlier ones are closed."""
+    await process.start(sign_in=True, limits_new_connections_per_second=3)
+    async with AsyncExitStack() as stack:
+        for number in range(1000):
+            connection = await HttpConnection.open(process.port, stack)
+            status = await connection.get_health()
+            connection.writer.transport.abort()
+            if status != 200:
+                break
+    assert status == 503 and number >= 3
+
+
+@obeys("node_runs")
+async def test_all_agents_together_have_a_limit_of_answers(hub: Hub) -> None:
+    """With sign-in only. See also tests/sessions/test_slots.py."""
+    limits = Limits(node_runs=3)
+    assert Node(settings=Settings(data=hub.folder, limits=limits)).slots.max_answers is None
+    slots = Node(settings=Settings(data=hub.folder, limits=limits, sign_in=True)).slots
+    client = await begin(hub)
+    hub.node.slots.max_answers = slots.max_answers
+    answers = [await chat(client, "gated", str(hub.folder / "gate"), f"s{number}") for number in range(4)]
+    assert [answer.get("status", answer.get("code")) for answer in answers] == ["started"] * 3 + ["busy"]
+
+
 # --- API documents and settings ---------------------------------------------------------------------------------------
 
 
@@ -1228,6 +1284,10 @@ async def test_the_hub_obeys_a_limit_of_the_environment(process: HubProcess) -> 
         await wait_for_pong(client)
 
 
+# Limits that no code reads yet.
+UNUSED = {"auth_frame_bytes", "auth_seconds"}
+
+
 def test_every_limit_has_a_test() -> None:
     """A new limit needs a test here, and each name in a test is a limit."""
-    assert TESTED == {field.name for field in attrs.fields(Limits)}
+    assert TESTED | UNUSED == {field.name for field in attrs.fields(Limits)} and not TESTED & UNUSED

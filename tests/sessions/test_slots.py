@@ -156,3 +156,83 @@ async def test_an_answer_without_a_session_passes_its_slot_to_a_waiting_session(
         assert await next_started_session(client) == "s1"
         async with asyncio.timeout(PATIENCE):
             assert (await asking).status == 200
+
+
+# --- the limit of the hub ---------------------------------------------------------------------------------------------
+
+# Yields what `single` yields, which it calls after the file named by the message exists.
+CALLER = """
+    import asyncio, pathlib
+
+    async def caller(run):
+        while not pathlib.Path(run.message).exists():
+            await asyncio.sleep(0.01)
+        async for text in run.call("single", run.message):
+            yield text
+    """
+
+
+async def fill(hub: Hub, client: Client, *sessions: str, agent: str = "gated") -> None:
+    """Let the hub give no more answers than one in each of these sessions, and begin these."""
+    hub.node.slots.max_answers = len(sessions)
+    for session in sessions:
+        assert await chat(hub, client, session, agent)
+
+
+async def test_a_full_hub_refuses_a_chat_that_would_start(hub: Hub) -> None:
+    """With and without a session, also if the agent has a free slot. The next end makes place for one."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await fill(hub, client, "s0", "s1")
+    for session in ("s2", "s3"):
+        await client.send(type="chat", agentId="echo", sessionId=session, message="x", ref=session)
+        error = await client.until_type("error")
+        assert error["code"] == "busy" and "node_runs" in error["message"] and error["retryAfterMs"] == 1000
+    body = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
+    async with aiohttp.ClientSession() as http:
+        async with http.post(f"{hub.url}/v1/chat/completions", json=body) as response:
+            assert response.status == 429 and "node_runs" in await response.text()
+    (hub.folder / "s0").touch()
+    await client.until_done()
+    await chat(hub, client, "s2", "gated")
+    await client.send(type="chat", agentId="echo", sessionId="s3", message="x", ref="again")
+    assert (await client.until_type("error"))["code"] == "busy"
+
+
+async def test_a_queued_run_waits_until_the_hub_has_room(hub: Hub) -> None:
+    """Runs of two agents wait, in two sessions; each end of an answer starts one of them."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await fill(hub, client, "s0", "s1")
+    for session in ("s0", "s1"):
+        await chat(hub, client, session, "echo", ifBusy="enqueue")
+        await chat(hub, client, session, "gated", ifBusy="enqueue")
+    hub.node.slots.max_answers = 1
+    (hub.folder / "s0").touch()
+    end = await client.until_done()
+    assert end["sessionId"] == "s0" and not hub.node.sessions[Key("s0")].active_runs
+    client.frames.clear()
+    (hub.folder / "s1").touch()
+    running = most = 0
+    while sum(frame["type"] == "run_finished" for frame in client.frames) < 5:
+        frame = await client.next()
+        running += (frame["type"] == "run_started") - (frame["type"] == "run_finished")
+        most = max(most, running)
+    assert most <= 1
+    assert not any(session.queued_runs for session in hub.node.sessions.values())
+
+
+async def test_a_call_between_agents_does_not_wait_for_room_in_the_hub(hub: Hub) -> None:
+    """Nor behind a session that waits for it: else no answer could end."""
+    hub.agent("caller.py", CALLER)
+    client = await start(hub)  # `single` answers in s0
+    await queue_run(hub, client, "s1")
+    hub.node.slots.max_answers = 2
+    await chat(hub, client, "s2", "caller")
+    (hub.folder / "s2").touch()
+    await eventually(lambda: len(hub.node.slots._queues["single"]) == 2)
+    hub.node.slots.max_answers = 1
+    (hub.folder / "s0").touch()
+    end = await client.until(lambda frame: frame["type"] == "run_finished" and frame["sessionId"] == "s2")
+    assert end["stopReason"] == "end_turn" and hub.node.slots._client_answers <= 1
+    await client.find(lambda frame: frame["type"] == "run_started" and frame["sessionId"] == "s1")

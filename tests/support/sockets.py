@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 from support.waiting import PATIENCE
@@ -63,3 +64,33 @@ async def read_response(port: int, request: bytes, host: str = "127.0.0.1") -> b
             return b""
         finally:
             writer.transport.abort()
+
+
+HEALTH_REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+class HttpConnection:
+    """A TCP connection to a hub, for requests of HTTP."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def open(cls, port: int, stack: AsyncExitStack) -> "HttpConnection":
+        """Connect; leaving *stack* resets the connection."""
+        connection = cls(*await asyncio.open_connection("127.0.0.1", port))
+        stack.callback(connection.writer.transport.abort)
+        return connection
+
+    async def get_health(self) -> int:
+        """Send a request on this connection, and return the status of the response."""
+        async with asyncio.timeout(PATIENCE):
+            self.writer.write(HEALTH_REQUEST)
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+            headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+            await self.reader.readexactly(int(headers["content-length"]))
+        return int(head[0].split()[1])
+
+    async def read_to_end(self) -> bytes:
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.read()
