@@ -1,6 +1,7 @@
 """The adapter for OpenAI's chat completions, against an endpoint on a real socket that stands for a stranger's."""
 
 import asyncio
+import base64
 import json
 import re
 import socket
@@ -109,6 +110,14 @@ async def test_credentials_in_the_address(stranger: Stranger, monkeypatch: pytes
     error = await failure(stranger, status(401))
     assert stranger.headers[0]["Authorization"].startswith("Basic ")
     assert error.code == "model_unauthorized"
+
+
+def test_a_password_alone_in_the_address_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Basic with an empty name (RFC 7617), in place of the key."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    endpoint = openai_chat.remote_endpoint(Options(), "https://:pw@models.example/v1")
+    assert endpoint.authorization == "Basic " + base64.b64encode(b":pw").decode()
+    assert str(endpoint.url) == "https://models.example/v1/chat/completions"
 
 
 def test_endpoint_hides_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +383,27 @@ def test_window_cuts_from_the_front() -> None:
     _, question = window_messages(run("你" * 1000 + "the end", history), options)
     assert question["content"].endswith("你the end") and question["content"].startswith("你")
     assert 1024 - 64 < len((options.system or "") + question["content"]) + 2 * question["content"].count("你") <= 1024
+
+
+@pytest.mark.parametrize("size", [992, 1000, 1008, 1024, 5000])
+def test_system_messages_that_leave_no_space_for_the_question_are_refused(size: int) -> None:
+    """The model must not answer a part of the question, or an empty question."""
+    with pytest.raises(AgentError, match="system messages are too long for the model: shorten them") as caught:
+        window_messages(run("What is the capital of France?", [Past("system", "x" * size)]), Options(window_bytes=1024))
+    assert caught.value.code == "model_refused"
+
+
+def test_a_long_system_message_leaves_the_question_complete() -> None:
+    """As long as both fit: with the two messages' own 32 bytes, here they fill the window."""
+    first, question = window_messages(run("?" * 10, [Past("system", "x" * 982)]), Options(window_bytes=1024))
+    assert (len(first["content"]), question["content"]) == (982, "?" * 10)
+
+
+def test_a_system_message_counts_once() -> None:
+    """It takes no place of an earlier message, in the window and in `history`."""
+    history = [Past("user", "1"), Past("system", "x" * 600)]
+    messages = window_messages(run("?", history), Options(window_bytes=1024, history=1))
+    assert [message["content"] for message in messages] == ["x" * 600, "1\n\n?"]
 
 
 def test_shipped_main() -> None:
