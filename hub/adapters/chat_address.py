@@ -65,11 +65,12 @@ def redirect_target(url: URL, location: str) -> URL:
     """
     try:
         target = url.join(URL(location))
+        origin = target.origin()
     except ValueError:
         raise redirect_error("the endpoint redirects to an invalid URL: check base_url") from None
     if not target.path.rstrip("/").endswith(COMPLETIONS_PATH):
         raise redirect_error(f"a redirect to {target.host}, which is no URL of chat completions: check base_url")
     is_upgrade = target.host == url.host and target.scheme == "https" and target.port in (443, url.port)
-    if not is_upgrade and target.origin() != url.origin():
+    if not is_upgrade and origin != url.origin():
         raise redirect_error(f'write base_url = "{base_url_of(target)}"')
     return target

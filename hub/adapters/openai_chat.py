@@ -92,8 +92,8 @@ def remote_endpoint(options: Options, base_url: str) -> ChatEndpoint:
     if not (key.isascii() and key.isprintable()):
         raise ValueError(f"the variable {options.api_key_env} holds characters that no key has: set it again")
     authorization = f"Bearer {key}" if key else None
-    if base.user is not None:
-        authorization = aiohttp.encode_basic_auth(base.user, base.password or "")
+    if base.user is not None or base.password is not None:
+        authorization = aiohttp.encode_basic_auth(base.user or "", base.password or "")
     model = options.model or os.environ.get("OPENAI_MODEL") or OPENAI_MODEL
     return ChatEndpoint(completions_url(base.with_user(None)), model, authorization)
 

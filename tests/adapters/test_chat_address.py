@@ -28,3 +28,13 @@ def test_a_key_stays_on_its_server_and_on_https(to: str) -> None:
     with pytest.raises(AgentError) as caught:
         redirect_target(URL("https://models.example/v1/chat/completions"), to)
     assert "write base_url" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    "to", ["mailto:x/chat/completions", "file:///chat/completions", "http://[::1/chat/completions"]
+)
+def test_a_redirect_to_an_invalid_url_is_reported(to: str) -> None:
+    """Also to a URL without a host."""
+    with pytest.raises(AgentError) as caught:
+        redirect_target(URL("https://models.example/v1/chat/completions"), to)
+    assert caught.value.__notes__ == ["the endpoint redirects to an invalid URL: check base_url"]
