@@ -1,5 +1,6 @@
 """Find the lines of requirements.txt in the agents folder that the installed packages do not meet."""
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,23 +15,25 @@ def find_missing_lines(file: Path) -> tuple[str, ...]:
     If the file does not exist, there are no such lines. Options of pip (`-r`, `-e`) and addresses are ignored, because
     only pip understands them.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").replace("\\\n", " ").splitlines()
-    except FileNotFoundError:
-        return ()
-    return tuple(line for line in map(_strip_comment, lines) if line and not _is_met(line))
+    return tuple(line for line in _read_lines(file) if not _is_met(line))
 
 
 def has_pip_lines(file: Path) -> bool:
     """Return whether the file has lines that only pip understands."""
-    lines = file.read_text(encoding="utf-8-sig").splitlines() if file.exists() else []
-    return any(_parse(line) is None for line in map(_strip_comment, lines) if line)
+    return any(_parse(line) is None for line in _read_lines(file))
 
 
-def _strip_comment(line: str) -> str:
-    """Return a line without its comment and its `--hash` options."""
-    text = "" if line.startswith("#") else line.partition(" #")[0]
-    return text.partition(" --hash")[0].strip()
+def _read_lines(file: Path) -> list[str]:
+    """Return the lines of a requirements file, without comments, `--hash` options and empty lines.
+
+    As in pip, a line that ends with a backslash goes on in the next line, but a comment line does not.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return []
+    lines = re.sub(r"(?m)^[ \t]*#.*", "", text).replace("\\\n", " ").splitlines()
+    return [text for line in lines if (text := re.sub(r"\s(#|--hash).*", "", line).strip())]
 
 
 def _parse(line: str) -> Requirement | None:

@@ -74,6 +74,19 @@ async def test_hubbub_agents_names_each_missing_requirement(tmp_path: Path) -> N
     assert (result.returncode, result.stderr) == (0, expected)
 
 
+async def test_continued_lines_and_comments_are_read_as_pip_reads_them(tmp_path: Path) -> None:
+    """A file with the hashes of `pip-compile` needs no run of pip; a comment that ends with a backslash ends there."""
+    write(tmp_path)
+    script = str(ROOT / "scripts" / "install_requirements.py")
+    file = tmp_path / "agents" / "requirements.txt"
+    file.write_text("packaging \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\n    # via x\naiohttp\t# why\n")
+    result = await asyncio.to_thread(run, tmp_path, script)
+    assert (result.returncode, result.stdout) == (0, "")
+    file.write_text("# in C:\\\nno-such-package==1.0 \\\n    --hash=sha256:1\n")
+    result = await asyncio.to_thread(run, tmp_path, "-m", "hub", "agents")
+    assert "missing: no-such-package==1.0; install" in result.stderr
+
+
 async def test_make_run_installs_what_is_missing(tmp_path: Path) -> None:
     """It installs nothing if nothing is missing, and names a package that it cannot install. The hub still starts."""
     write(tmp_path)
