@@ -82,8 +82,8 @@ def parse_answer(schema: dict[str, Any] | None, text: str) -> Any:
         values = [text]
     else:
         try:
-            orjson.loads(text)
-        except ValueError:
+            orjson.dumps({"payload": orjson.loads(text)})
+        except (ValueError, orjson.JSONEncodeError):  # JSONEncodeError: too many levels to be sent
             pass
         else:
             # orjson has checked the syntax. read_integer and read_float refuse a number that Python would change.

@@ -365,6 +365,8 @@ def test_a_reply_is_parsed_by_its_schema(schema: Any, text: str, wanted: str, gi
         ({"type": "string", "minLength": 2}, "a"),
         ({"type": "string", "maxLength": 2}, "abc"),
         ({"type": "string", "pattern": "[0-9]"}, "abc"),
+        ({"type": "array"}, "[" * 254 + "]" * 254),
+        ({"type": "array"}, "[" * 1010 + "]" * 1010),
         (FORM, "{}"),
         (FORM, '{"size": 10}'),
         (FORM, '{"size": 9, "colour": "green"}'),
