@@ -5,7 +5,6 @@ A plugin adds a driver as an entry point of the group `hubbub.logs`. The name of
 
 import importlib
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from hub.limits import Limits
 from hub.plugins import PluginError, find_plugins, load_class
@@ -21,7 +20,7 @@ def open_log(url: str, limits: Limits, seams: Seams) -> Log:
 
     Raises LogUnusable if no driver has the scheme, if the plugin cannot be loaded, or if the driver refuses *url*.
     """
-    scheme = urlsplit(url).scheme
+    scheme = url.partition(":")[0].lower()
     plugins = find_plugins("hubbub.logs", frozenset(LOG_DRIVERS))
     driver: Callable[[str, Limits, Seams], Log]
     if scheme in plugins:

@@ -750,6 +750,13 @@ def test_an_unknown_scheme_is_refused() -> None:
         open_log("papyrus:///x", Limits(), Seams())
 
 
+@pytest.mark.parametrize("url", ["sqlite://[x", "sqlite:hub.db", "sqlite", "SQLITE://hub.db"])
+def test_a_malformed_url_is_refused(url: str) -> None:
+    """The error shows a valid one."""
+    with pytest.raises(LogUnusable, match="names no file: use sqlite:///relative/hub.db"):
+        open_log(url, Limits(), Seams())
+
+
 async def test_sessions_are_listed_by_their_last_message(hub: OpenedLog) -> None:
     """The newest is first, and sessions without a message are last; agent and time are filters."""
     for name, agent in (("s", "main"), ("t", "other")):
