@@ -30,22 +30,26 @@ async def recover_runs(node: "Node") -> None:
         records_by_key.setdefault(record.key, []).append(record)
     if not records_by_key:
         return
-    sessions = iter(records_by_key.items())
+    sessions, run_counts = iter(records_by_key.items()), list[int]()
     async with asyncio.TaskGroup() as workers:
         for _ in range(min(PARALLEL_RECOVERIES, len(records_by_key))):
-            workers.create_task(_recover_each(node, sessions))
-    log.info(
-        "the recovery of runs has ended", sessions=len(records_by_key), runs=sum(map(len, records_by_key.values()))
-    )
+            workers.create_task(_recover_each(node, sessions, run_counts))
+    log.info("the recovery of runs has ended", sessions=len(run_counts), runs=sum(run_counts))
 
 
-async def _recover_each(node: "Node", sessions: Iterator[tuple[Key, Sequence[RunRecord]]]) -> None:
-    """Recover the sessions that the iterator yields, one after the other. All workers share the iterator."""
+async def _recover_each(
+    node: "Node", sessions: Iterator[tuple[Key, Sequence[RunRecord]]], run_counts: list[int]
+) -> None:
+    """Recover the sessions that the iterator yields, one after the other. All workers share the iterator.
+
+    Append the number of runs of each session that was recovered to *run_counts*.
+    """
     for key, records in sessions:
         try:
             async with node.loader.use(key) as session:
                 try:
                     await recover_session(session, records)
+                    run_counts.append(len(records))
                 except LogDamaged as error:
                     abort_session(session, records)
                     _warn(key, records, error, outcome="aborted")

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,11 @@ def change(hub: Hub, statement: str, *values: Any) -> None:
     """Change the log file of a stopped hub."""
     with closing(sqlite3.connect(hub.folder / "data" / "hub.db")) as db, db:
         assert db.execute(statement, values).rowcount
+
+
+def recovered_counts(lines: Sequence[MutableMapping[str, Any]]) -> list[tuple[int, int]]:
+    """Return the numbers of recovered sessions and runs in the last line of each recovery."""
+    return [(line["sessions"], line["runs"]) for line in lines if line["event"] == "the recovery of runs has ended"]
 
 
 async def unfinished_sessions(hub: Hub) -> set[str]:
@@ -66,6 +71,7 @@ async def test_the_runs_of_a_session_with_a_damaged_strip_are_aborted(stopped_hu
         await stopped_hub.start()
     warnings = [line for line in lines if line["log_level"] == "warning"]
     assert [(line["session"], line["outcome"]) for line in warnings] == [("s1", "aborted")]
+    assert recovered_counts(lines) == [(39, 39)]
     assert "malformed" in warnings[0]["reason"] and len(warnings[0]["runs"]) == 1
     session = stopped_hub.node.sessions.get(Key("s1"))
     await eventually(lambda: session is None or session.is_idle)
@@ -93,7 +99,7 @@ async def test_a_run_waits_for_the_next_start_if_the_head_of_its_session_is_unkn
     with capture_logs() as lines:
         await stopped_hub.start()
     warnings = [(line["session"], line["outcome"]) for line in lines if "outcome" in line]
-    assert warnings == [("s2", "left to the next start")]
+    assert warnings == [("s2", "left to the next start")] and recovered_counts(lines) == [(39, 39)]
     assert (
         await unfinished_sessions(stopped_hub) >= {"s1", "s2"}
         and "s2" not in stopped_hub.node.sessions
@@ -107,7 +113,7 @@ async def test_a_run_waits_for_the_next_start_if_the_head_of_its_session_is_unkn
     change(stopped_hub, "DELETE FROM damaged")
     with capture_logs() as lines:
         await stopped_hub.start()
-    assert not [line for line in lines if "outcome" in line]
+    assert not [line for line in lines if "outcome" in line] and recovered_counts(lines) == [(40, 40)]
     assert "s2" in stopped_hub.node.sessions
 
 
