@@ -40,21 +40,25 @@ class PageReader:
                 if status == 200:
                     return await self._parse(session_id, after, epoch, body)
                 if status < 500 and status != 429:
-                    raise Refusal(str(body.get("code")), str(body.get("error")))
-            except (aiohttp.ClientError, OSError, TimeoutError, ValueError, ConnectionCut):
-                pass  # the hub is unreachable or failing, or the connection was lost: try again
+                    raise _refusal(status, body)
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, ConnectionCut):
+                pass  # no hub answers, or it fails, or the connection was lost: try again
             await asyncio.sleep(retry_delay(attempt))
         raise AssertionError("itertools.count() does not end")
 
-    async def _get(self, session_id: str, after: int) -> tuple[int, Any]:
+    async def _get(self, session_id: str, after: int) -> tuple[int, dict[str, Any]]:
+        """Return the status and the JSON object of the response; {} if it has no JSON object."""
         base = re.sub("^ws", "http", self.url.partition("?")[0].removesuffix("/ws"))
         url = f"{base}/sessions/{quote(session_id)}/events"
         timeout = aiohttp.ClientTimeout(total=PAGE_SECONDS)
         async with aiohttp.ClientSession(headers=self.headers, timeout=timeout) as http:
             async with http.get(url, params={"afterSeq": after}) as response:
-                return response.status, await response.json()
+                body = await response.json() if response.content_type == "application/json" else None
+                return response.status, body if isinstance(body, dict) else {}
 
-    async def _parse(self, session_id: str, after: int, epoch: str | None, body: Any) -> tuple[Event, ...] | Reset:
+    async def _parse(
+        self, session_id: str, after: int, epoch: str | None, body: dict[str, Any]
+    ) -> tuple[Event, ...] | Reset:
         reason: Literal["epoch_changed", "too_old", "past_head"]
         if epoch not in (None, body["epoch"]):
             reason = "epoch_changed"
@@ -66,3 +70,11 @@ class PageReader:
             return tuple(read_event(frame) for frame in body["data"])
         messages = await self.history(session_id, 100)
         return Reset(sessionId=session_id, reason=reason, epoch=body["epoch"], messages=messages)
+
+
+def _refusal(status: int, body: dict[str, Any]) -> Refusal:
+    """Return the error of the hub, or an error of this client for a response of a proxy or another server."""
+    if "code" in body:
+        return Refusal(str(body["code"]), str(body.get("error")))
+    text = f"the hub's address refuses to read the log (HTTP {status}), and the response is not from a hub"
+    return Refusal(f"http_{status}", f"{text}: check the proxy in front of the hub")

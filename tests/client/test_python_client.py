@@ -234,6 +234,61 @@ async def test_the_client_requests_missing_events_again() -> None:
         assert subscribes[1]["afterSeq"] == 1 and subscribes[1]["epoch"] == "e"
 
 
+async def test_a_refusal_of_a_proxy_ends_the_reading_of_the_log() -> None:
+    """Its body is no JSON. The server of the script has no route of the log, and answers like such a proxy."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_subscribe(5)
+
+    async with scripted(script) as url, connect(url) as client, asyncio.timeout(PATIENCE):
+        await client.session("s1")
+        with pytest.raises(Refusal, match="HTTP 404.*: check the proxy") as refusal:
+            await anext(client.subscribe(session="s1", after_seq=0))
+        assert refusal.value.code == "http_404"
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [{"type": ["stream"]}],
+        [{"type": {}, "sessionId": "s1", "epoch": "e", "seq": 1, "ts": 0}],
+        [{"type": "message", "ts": 0, "content": "text"}, {"type": "message", "ts": 0, "content": 5}],
+        [{"type": "message", "ts": 0, "parts": [{"more": True}]}, {"type": "message", "ts": 0, "parts": [5]}],
+        [{"type": "stream", "sessionId": "s1", "epoch": "e", "seq": "1", "ts": 0}],
+        [{"type": "stream", "sessionId": ["s1"], "epoch": "e", "seq": 1, "ts": 0}],
+        [{"type": "run_started", "sessionId": "s1", "runId": [], "epoch": "e", "seq": 1, "ts": 0, "messageId": "m"}],
+    ],
+)
+async def test_the_client_reconnects_after_an_invalid_frame(frames: list[dict[str, Any]]) -> None:
+    """An invalid type, an invalid field of an event, or two frames that do not join do not end the client."""
+
+    async def fail(peer: Peer) -> None:
+        await peer.accept_subscribe()
+        for frame in frames:
+            await peer.ws.send_json(frame)
+
+    async def succeed(peer: Peer) -> None:
+        await peer.accept_subscribe()
+        await peer.event("progress", 1, progress=0.5)
+
+    async with scripted(fail, succeed) as url, connect(url) as client, asyncio.timeout(PATIENCE):
+        event = await anext(client.subscribe(session="s1"))
+        assert isinstance(event, Event) and event.seq == 1
+
+
+async def test_a_stream_event_with_an_invalid_field_is_passed_on_unchanged() -> None:
+    """Like an event of an unknown type: the client cannot join its text."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_subscribe()
+        await peer.event("stream", 1, messageId="m", content=5, offset=0)
+
+    async with scripted(script) as url, connect(url) as client, asyncio.timeout(PATIENCE):
+        event = await anext(client.subscribe(session="s1"))
+        assert isinstance(event, Event) and isinstance(event.body, Unknown)
+        assert (event.body.name, event.body.fields["content"]) == ("stream", 5)
+
+
 async def test_an_event_of_an_unknown_type_is_passed_on_unchanged() -> None:
     """A newer hub may send one. It has a seq like other events, and its fields are readable."""
 
