@@ -86,8 +86,7 @@ class Client:
     async def close(self) -> None:
         """Close the connection, end every iteration, and wait for the client's task.
 
-        A command that waits for its answer raises ConnectionCut. Every other call that waits raises Closed, and so does
-        the iteration over an unfinished answer.
+        Every call that waits raises Closed, and so does the iteration over an unfinished answer.
         """
         self._is_closing = True
         if self._task is not None:
@@ -353,8 +352,10 @@ class Client:
         commands, self._commands = self._commands, {}
         for feed in self._feeds.values():
             feed.disconnect()
+        cut = ConnectionCut("connection_cut", "the connection to the hub was lost", retryable=True)
+        error = self.link.closed_error() if self.state == "closed" else cut
         for on_reply in commands.values():
-            on_reply(ConnectionCut("connection_cut", "the connection to the hub was lost", retryable=True))
+            on_reply(error)
         if self.state == "closed":
             self._end_all()
 

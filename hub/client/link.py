@@ -154,9 +154,10 @@ class Link:
         writer = asyncio.create_task(self._write(ws, self._out))
         try:
             self.code, self.reason = await self._read(ws)
-        finally:
             self.state = "waiting"  # send() drops frames from now on; run() notifies states() afterwards
-            self.on_loss()
+            self.on_loss()  # not if the task is cancelled: run() calls on_loss() when the link has closed
+        finally:
+            self.state = "waiting"
             await self._close_socket(ws, writer)
         return not is_final(self.code)
 
@@ -164,7 +165,7 @@ class Link:
         """Store the reason of a refused handshake. Return whether the link may try again."""
         self.code, self.reason = error.status, error.message
         seconds = error.headers.get("Retry-After", "") if error.headers else ""
-        self.retry_after = float(seconds) if seconds.isdigit() else 0.0
+        self.retry_after = float(seconds) if seconds.isdecimal() else 0.0
         return error.status == 429 or error.status >= 500
 
     async def _close_socket(self, ws: aiohttp.ClientWebSocketResponse[bool], writer: asyncio.Task[None]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from hub.client.failures import Failure, Forgotten, TooSlow
+from hub.client.failures import Closed, Failure, Forgotten, TooSlow
 from hub.messages import Event, Reset
 
 if TYPE_CHECKING:
@@ -163,7 +163,12 @@ class Reader:
         if head is None or start >= head:
             self.is_behind = False
             return
-        page = await self.read_page(self.feed.id, start, self.epoch)
+        try:
+            page = await self.read_page(self.feed.id, start, self.epoch)
+        except Closed:
+            if self.inbox.has_ended:  # the program has closed the client: end without an error
+                return
+            raise
         head = self.feed.seq  # the feed may have advanced; no await from here on
         if not self.is_behind or self.cursor != start or head is None:
             return  # the reader was reset during the read

@@ -509,6 +509,61 @@ async def test_close_ends_all_tasks_and_iterations(hub: Hub, tmp_path: Path) -> 
     assert not [task for task in new_tasks if "hub/client" in str(task)], new_tasks
 
 
+async def test_close_ends_an_open_command() -> None:
+    """It raises Closed: a retry on this client is useless."""
+    is_sent = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_subscribe()
+        await peer.next("cancel")
+        is_sent.set()
+
+    async with scripted(script) as url, asyncio.timeout(PATIENCE):
+        client = await connect(url).__aenter__()
+        cancel = asyncio.create_task((await client.session("s1")).cancel())
+        await is_sent.wait()
+        await client.close()
+        with pytest.raises(Closed, match="with 1000$") as failure:
+            await cancel
+        assert not failure.value.retryable
+
+
+async def test_close_ends_a_reader_that_waits_to_read_the_log(hub: Hub, proxy: Proxy) -> None:
+    """Without an error, like a reader that waits for an event."""
+    await hub.start()
+    client = await connect(address(proxy.port)).__aenter__()
+    session = await client.session("s1", agent="echo")
+    await session.ask("hi")
+    proxy.target = lambda: ("127.0.0.1", 1)
+    for link in list(proxy.links):
+        link.reset()
+    async with asyncio.timeout(PATIENCE):
+        async for state in client.states():
+            if state == "waiting":
+                break
+        reader = client.subscribe(session="s1", after_seq=0)
+        reading = asyncio.create_task(read(reader))
+        await client.close()
+        with pytest.raises(StopAsyncIteration):
+            await reading
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("2", 2.0), ("\u00b2", 0.0), ("soon", 0.0)])
+async def test_the_client_waits_as_long_as_a_refused_handshake_asks(header: str, seconds: float) -> None:
+    """A header that is no number of seconds is ignored."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 503 Busy\r\nRetry-After: {header}\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        client = connect(address(server.sockets[0].getsockname()[1]), patience=0)
+        with pytest.raises(Unreachable):
+            await client.__aenter__()
+        assert client.link.retry_after == seconds
+
+
 async def test_leave_ends_the_readers_of_a_session(hub: Hub) -> None:
     """The hub sends no more of its events, and the client can join it again."""
     await hub.start()
