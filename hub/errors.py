@@ -12,6 +12,10 @@ HubError
 ├── UnknownInterrupt        no question with this id in the session
 ├── UnknownFile             no file with this id
 ├── UnknownMessage          no finished message with this id in the session
+├── UnknownPrincipal        no principal with this id or name
+│   └── UnknownMember       no principal with this id who could be a member of the session
+├── UnknownKey              no credential with this id
+├── UnknownInvite           no valid invite with this id in the session
 ├── BadQuery                an invalid query parameter or header
 ├── BadType                 an upload with a Content-Encoding, or with a malformed media type or that of a form
 ├── EmptyFile               an upload without a byte
@@ -24,6 +28,8 @@ HubError
 │   ├── IdReused            a clientMsgId that an earlier command with other content used
 │   ├── SessionDeleted      a session that is being deleted, or that was deleted while the command waited
 │   ├── WrongMessage        a message to which the command cannot be applied
+│   ├── AmbiguousName       a name that several principals have
+│   ├── LastOwner           a change after which a session would have no owner
 │   └── SessionExists       a new session with the id of an existing one
 ├── TooLarge                a body of a request, or metadata of a session, that is larger than the limit
 ├── Unavailable             something that the hub cannot do now
@@ -33,6 +39,12 @@ HubError
 │   │   └── LogDamaged      a part of the log that cannot be read
 │   └── Draining            a hub that is shutting down
 ├── Denied                  a principal without the permission
+├── Unauthenticated         a request without a valid credential
+│   ├── CredentialExpired   a credential whose time has ended
+│   ├── CredentialRevoked   a credential that was revoked
+│   └── SignInTimeout       a WebSocket whose client did not sign in in time
+├── BadLink                 a link that is wrong, expired, used or revoked
+├── TooManyConnections      a principal with as many connections as the limit allows
 └── Refused                 a request with a Host or Origin that is not allowed, or through a proxy without sign-in
 
 AgentError is separate: an agent raises it to end its run with an error text for users.
@@ -152,7 +164,7 @@ class SessionDeleted(Conflict):
 
 
 class TooLarge(HubError):
-    code, status = "too_large", 413
+    code, status, close_code = "too_large", 413, 1009
 
 
 class WrongMessage(Conflict):
@@ -193,6 +205,63 @@ class Refused(HubError):
 
 class Denied(HubError):
     code, status, close_code = "denied", 403, 4507
+
+
+class Unauthenticated(HubError):
+    """One text for a missing, wrong, expired and revoked credential: it tells nothing to those who guess."""
+
+    code, status, close_code = "unauthenticated", 401, 4500
+
+    def __init__(self, message: str = "", **fields: Any) -> None:
+        text = "sign in first: send a valid key as `Authorization: Bearer KEY` or in an `auth` frame, or open /sign-in"
+        super().__init__(message or text, **fields)
+
+
+class CredentialExpired(Unauthenticated):
+    close_code = 4001
+
+
+class CredentialRevoked(Unauthenticated):
+    close_code = 4503
+
+
+class SignInTimeout(Unauthenticated):
+    close_code = 4502
+
+
+class UnknownPrincipal(HubError):
+    code, status = "unknown_principal", 404
+
+
+class UnknownMember(UnknownPrincipal):
+    code = "unknown_member"
+
+
+class UnknownKey(HubError):
+    code, status = "unknown_key", 404
+
+
+class UnknownInvite(HubError):
+    code, status = "unknown_invite", 404
+
+
+class AmbiguousName(Conflict):
+    code = "ambiguous_name"
+
+
+class LastOwner(Conflict):
+    code = "last_owner"
+
+
+class BadLink(HubError):
+    code, status = "bad_link", 404
+
+    def __init__(self) -> None:
+        super().__init__("this link is wrong, expired, used or revoked: ask for a new one where you got it")
+
+
+class TooManyConnections(HubError):
+    code, status, close_code = "too_many_connections", 429, 4504
 
 
 class AgentError(Exception):

@@ -50,6 +50,7 @@ class Limits:
     auth_frame_bytes: FrameSize = 4 * KiB  # of a client's frame before its authentication
     auth_seconds: Seconds = 10.0  # for the authentication in the first frame
     subscriptions: Count = 128  # per connection
+    principal_connections: Count = 32  # of one principal; not of the local one
     command_queues: Count = 8  # sessions whose commands run concurrently
     command_bytes: Count = 1 * MiB  # of commands that wait or run; each counts as 1 KiB or more
     commands_per_second: Count = 100

@@ -1,27 +1,30 @@
-"""Principals and their permissions."""
+"""Who is asking: the principal behind each command."""
 
 from typing import Literal
 
 import attrs
 
-from hub.errors import Denied
+from hub.access.records import Credential, PrincipalKind, PrincipalRecord, TenantRole
 from hub.ids import DEFAULT_TENANT, describe_bad_id, is_id
 from hub.messages import Author
-
-# The actions that need a permission: `read` is to read data, `write` to write into sessions, `manage` to delete and
-# label sessions, `operate` to operate the hub.
-Action = Literal["read", "write", "manage", "operate"]
-ALL_ACTIONS: frozenset[Action] = frozenset({"read", "write", "manage", "operate"})
 
 
 @attrs.frozen(kw_only=True)
 class Principal:
-    """The person or program behind a command; *may* holds the permitted actions."""
+    """The person or program behind a command, as its credential describes it.
+
+    *role* is the role in the tenant, or `operator` (may do everything), or `nobody` (has not signed in). If *agents* is
+    not None, the principal may use only these agents. *expires* (ms) is the end of the credential, or 0.
+    """
 
     id: str
     name: str
+    role: TenantRole | Literal["operator", "nobody"]
     tenant: str = attrs.field(default=DEFAULT_TENANT)
-    may: frozenset[Action] = frozenset()
+    kind: PrincipalKind = "person"
+    agents: tuple[str, ...] | None = None
+    credential_id: str = ""
+    expires: int = 0
 
     @tenant.validator
     def _check_tenant(self, attribute: object, tenant: str) -> None:
@@ -33,14 +36,36 @@ class Principal:
         """The principal as other clients see it: its id and name."""
         return Author(self.id, self.name)
 
+    @property
+    def is_operator(self) -> bool:
+        return self.role == "operator"
 
-# The hub has no authentication, so this principal stands for all clients.
-LOCAL = Principal(id="local", name="local", may=ALL_ACTIONS)
-# The principal of the command line, which has access to the folders of the hub.
-OPERATOR = Principal(id="operator", name="operator", may=ALL_ACTIONS)
+    @property
+    def is_signed_in(self) -> bool:
+        return self.role != "nobody"
+
+    def can_use(self, agent_id: str) -> bool:
+        """Return whether the credential may use an agent. To everyone else, the agent looks missing."""
+        return self.agents is None or agent_id in self.agents
 
 
-def check_permission(principal: Principal, action: Action) -> None:
-    """Raise Denied if the principal has no permission for *action*."""
-    if action not in principal.may:
-        raise Denied(f"{principal.name} may not {action} here: ask the operator of the hub for this permission")
+# While sign-in is off, this principal stands for all clients.
+LOCAL = Principal(id="local", name="local", role="operator")
+# The principal of the command line and of control.sock: it has access to the data folder.
+OPERATOR = Principal(id="operator", name="operator", kind="program", role="operator")
+# The principal of a request without a valid credential, while sign-in is on.
+NOBODY = Principal(id="nobody", name="nobody", role="nobody")
+
+
+def make_principal(record: PrincipalRecord, credential: Credential) -> Principal:
+    """Return the principal that signs in with *credential*."""
+    return Principal(
+        id=record.id,
+        name=record.name,
+        role=record.role,
+        tenant=record.tenant,
+        kind=record.kind,
+        agents=credential.agents,
+        credential_id=credential.id,
+        expires=credential.expires,
+    )

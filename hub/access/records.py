@@ -6,7 +6,7 @@ import attrs
 
 from hub.ids import DEFAULT_TENANT, Key
 
-Kind = Literal["person", "program"]
+PrincipalKind = Literal["person", "program"]
 # The role of a principal in its tenant. A guest may only do what its grants allow.
 TenantRole = Literal["admin", "member", "observer", "guest"]
 # The role of a principal in one session, from a grant.
@@ -25,7 +25,7 @@ class PrincipalRecord:
 
     id: str
     name: str
-    kind: Kind
+    kind: PrincipalKind
     role: TenantRole
     tenant: str = DEFAULT_TENANT
     created: int = 0
