@@ -3,6 +3,7 @@
 import attrs
 
 from hub.access.principal import Principal
+from hub.commands.guard import use_session
 from hub.commands.hub import Hub
 from hub.errors import BadId
 from hub.hosting.folder import Agents
@@ -28,7 +29,8 @@ class AgentReport:
 
 async def list_agents(hub: Hub, principal: Principal, request: PageRequest) -> Page[HostedAgent]:
     """Return a page of the hosted agents, ordered by id. A broken agent has an error. Raises BadQuery."""
-    agents = sorted(hub.node.agents.all(), key=lambda agent: agent.id, reverse=request.order == "desc")
+    visible_agents = (agent for agent in hub.node.agents.all() if principal.can_use(agent.id))
+    agents = sorted(visible_agents, key=lambda agent: agent.id, reverse=request.order == "desc")
     if request.after is not None:
         (last_id,) = read_cursor(request.after, tuple[str])
         agents = [agent for agent in agents if (agent.id < last_id if request.order == "desc" else agent.id > last_id)]
@@ -70,7 +72,8 @@ async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str)
         raise BadId(
             f"{describe_bad_id(f'the id {session_id} of the broadcast session')}: shorten the name of agent {agent.id}"
         )
-    async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
+    key = hub.make_key(principal, session_id)
+    async with use_session(hub, principal, "write", key, may_create=True) as session:
         return await broadcasting.log_broadcast(session, agent, message)
 
 

@@ -4,15 +4,15 @@ from contextlib import nullcontext
 
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle, RunOpener
+from hub.commands.guard import check_session, use_session
 from hub.commands.hub import Hub
 from hub.commands.joining import answer_and_subscribe, reserve_subscription
 from hub.commands.outcome import read_outcome
+from hub.commands.scopes import DEFAULT_AGENT
 from hub.errors import BadFrame, Draining
 from hub.hosting.hosted import Agent
 from hub.messages import Accepted, Chat, RunOutcome
 from hub.sessions.session import LiveSession
-
-DEFAULT_AGENT = "main"
 
 
 async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHandle | None = None) -> Accepted:
@@ -25,7 +25,7 @@ async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHand
     key = hub.make_key(principal, session_id)
     reservation = reserve_subscription(client, key) if client is not None else nullcontext()
     with reservation:
-        async with hub.node.loader.use(key) as session:
+        async with use_session(hub, principal, "write", key, may_create=True) as session:
             accepted = await session.admission.admit(command, principal.author, agent)
             if client is not None:
                 _answer_sender(client, session, command, accepted)
@@ -68,9 +68,10 @@ async def stream_chat(
     Raises the errors of chat(). SessionDeleted is possible even after the client was opened.
     """
     agent, session_id = _find_target(hub, command, None)
-    async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
+    key = hub.make_key(principal, session_id)
+    async with use_session(hub, principal, "write", key, may_create=True) as session:
         accepted = await session.admission.admit(command, principal.author, agent)
-        await _follow(session, accepted.runId, accepted.seq - 1, opener, client_cursor, accepted)
+        await _follow(hub, session, accepted.runId, accepted.seq - 1, opener, client_cursor, accepted)
     return accepted
 
 
@@ -87,11 +88,12 @@ async def follow_run(
 
     The events begin after *client_cursor* instead, if it is later than *start* and has the session's epoch.
     """
-    async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
-        await _follow(session, run_id, start, opener, client_cursor)
+    async with use_session(hub, principal, "read", hub.make_key(principal, session_id)) as session:
+        await _follow(hub, session, run_id, start, opener, client_cursor)
 
 
 async def _follow(
+    hub: Hub,
     session: LiveSession,
     run_id: str,
     start: int,
@@ -103,6 +105,7 @@ async def _follow(
     if client_cursor is not None and client_cursor[0] == channel.epoch:
         cursor = min(max(start, client_cursor[1]), channel.head)
     client = await opener(run_id, cursor == start)
+    check_session(hub, client.principal, "read", session)  # the grants may have changed during the await
     if accepted is not None:
         client.answer(accepted)
     client.hub.node.registry.subscribe(client.connection, channel, cursor)
@@ -115,7 +118,8 @@ async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
     the stored message and run, and the agent answers after the next start.
     """
     agent, session_id = _find_target(hub, command, None)
-    async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
+    key = hub.make_key(principal, session_id)
+    async with use_session(hub, principal, "write", key, may_create=True) as session:
         accepted = await session.admission.admit(command, principal.author, agent)
         await session.schedule.wait_for_end_or_drain(accepted.runId)
         result = await read_outcome(hub.node.log.events, session, accepted)

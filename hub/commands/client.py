@@ -13,8 +13,9 @@ from hub.commands.hub import Hub
 from hub.delivery.catchup import CatchUp
 from hub.delivery.connection import Connection
 from hub.delivery.transport import Transport, install_flow_control
+from hub.errors import HubError
 from hub.ids import Key
-from hub.messages import Command, Notice
+from hub.messages import Command, Error, Notice
 from hub.node.history import read_reset_messages
 from hub.protocols import WireProtocol
 
@@ -54,6 +55,17 @@ class ClientHandle:
     def parse(self, data: bytes) -> Command:
         """Return the command in a frame. Raises BadFrame."""
         return self.connection.protocol.command(data, self.hub.limits)
+
+    def sign_in(self, principal: Principal) -> None:
+        """Act for *principal* from now on."""
+        self.hub.clients.remove(self)
+        self.principal, self.connection.principal = principal, principal.author
+        self.hub.clients.add(self)
+
+    def end(self, error: HubError) -> None:
+        """Deliver nothing from now on, and close the socket for *error*. Do not wait for the close."""
+        if not self.is_closed and not self.hub.close_socket(self, error):
+            self.connection.close_after(Error(code=error.code, message=error.message), self.hub.limits.close_seconds)
 
     def record_activity(self) -> None:
         """Record that the peer sent data: the heartbeat timeout starts again."""
@@ -121,6 +133,7 @@ class ClientHandle:
         4. stop the catch-up task, and break the connection's reference cycles.
         """
         self.hub.node.registry.remove(self.connection)
+        self.hub.clients.remove(self)
         await farewell()
         # Without this timer a peer that does not read would keep a closing transport open for ever.
         asyncio.get_running_loop().call_later(self.hub.limits.close_seconds, self.connection.transport.abort)
@@ -172,4 +185,6 @@ def attach(
     )
     install_flow_control(wire, direct_writes=node.direct_writes)
     node.registry.connections.add(connection)
-    return ClientHandle(hub=hub, principal=principal, connection=connection, agent=agent, session=session)
+    client = ClientHandle(hub=hub, principal=principal, connection=connection, agent=agent, session=session)
+    hub.clients.add(client)
+    return client

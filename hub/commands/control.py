@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import orjson
 
 from hub.access.principal import Principal
+from hub.commands.guard import check_session
 from hub.commands.hub import Hub
 from hub.errors import AlreadyResolved, BadFrame, NotRunning
 from hub.hosting.contract import Reply
@@ -24,7 +25,9 @@ def cancel_now(hub: Hub, principal: Principal, command: Cancel) -> Cancelling:
     """Stop runs as cancel() does, but without an await: no other task runs before the runs are stopped."""
     key = hub.make_key(principal, command.sessionId)
     session = hub.node.sessions.get(key)  # a session with an active or a queued run is in memory
-    if session is None:
+    if session is not None:
+        check_session(hub, principal, "write", session)
+    else:
         session_id, run_id = command.sessionId, command.runId
         text = (
             f"run {run_id} is not running in session {session_id}"

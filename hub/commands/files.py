@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import attrs
 
 from hub.access.principal import Principal
+from hub.commands.guard import use_session
 from hub.commands.hub import Hub
 from hub.errors import UnknownFile
 from hub.ids import Key, id_of, tenant_of
@@ -21,6 +22,7 @@ class UploadWriter:
     """An upload in progress: call write() for each chunk in order, then save() once."""
 
     _hub: Hub
+    _principal: Principal
     _upload: Upload
 
     async def write(self, chunk: bytes) -> None:
@@ -33,7 +35,7 @@ class UploadWriter:
         Raises EmptyFile, UnknownSession, SessionDeleted, StorageUnavailable.
         """
         await self._upload.finish()
-        async with self._hub.node.loader.use(self._upload.key) as session:
+        async with use_session(self._hub, self._principal, "write", self._upload.key, may_create=True) as session:
             self._upload.refuse_if_deleted()  # no await between this check and the creation of the session
             await self._hub.node.loader.create(session)
             file = await self._upload.save()
@@ -62,13 +64,15 @@ async def upload(
 
     Entering the context raises BadType and BadQuery.
     """
-    return _open_upload(hub, hub.make_key(principal, session_id), file_name, media_type)
+    return _open_upload(hub, principal, hub.make_key(principal, session_id), file_name, media_type)
 
 
 @asynccontextmanager
-async def _open_upload(hub: Hub, key: Key, file_name: str, media_type: str) -> AsyncIterator[UploadWriter]:
+async def _open_upload(
+    hub: Hub, principal: Principal, key: Key, file_name: str, media_type: str
+) -> AsyncIterator[UploadWriter]:
     async with hub.node.files.upload(key, file_name, media_type) as upload:
-        yield UploadWriter(hub, upload)
+        yield UploadWriter(hub, principal, upload)
 
 
 async def open_file(hub: Hub, principal: Principal, file_id: str) -> ReadableFile:

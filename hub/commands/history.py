@@ -1,12 +1,11 @@
 """Use cases that read stored sessions, messages and events."""
 
 from hub.access.principal import Principal
+from hub.commands.guard import find_readers, make_unknown_session_error
 from hub.commands.hub import Hub
 from hub.delivery.channel import Channel
-from hub.errors import UnknownSession
 from hub.ids import id_of, key_prefix
 from hub.messages import EventPage, HistoryMessage, Page, PageRequest, SessionState, SessionSummary, State
-from hub.storage.log import EVERYONE
 from hub.storage.records import Head, SessionQuery
 
 END_OF_TIME = 10**15 - 1  # in ms; later than the time of any message
@@ -21,7 +20,7 @@ async def list_sessions(
     until: int = END_OF_TIME,
 ) -> Page[SessionSummary]:
     """Return a page of sessions, sorted by the time of their last messages. Raises BadQuery for a bad cursor."""
-    page = await hub.node.log.sessions.list(build_session_query(principal, agent, since, until), request)
+    page = await hub.node.log.sessions.list(build_session_query(hub, principal, agent, since, until), request)
     rows = [
         SessionSummary(
             sessionId=id_of(row.key),
@@ -36,9 +35,10 @@ async def list_sessions(
     return Page(rows, page.next_cursor)
 
 
-def build_session_query(principal: Principal, agent: str | None, since: int, until: int) -> SessionQuery:
+def build_session_query(hub: Hub, principal: Principal, agent: str | None, since: int, until: int) -> SessionQuery:
     """Return the query for the sessions that a principal may read."""
-    return SessionQuery(prefix=key_prefix(principal.tenant), readers=EVERYONE, agent=agent, since=since, until=until)
+    prefix, readers = key_prefix(principal.tenant), find_readers(hub, principal)
+    return SessionQuery(prefix=prefix, readers=readers, agent=agent, since=since, until=until)
 
 
 async def get_session(hub: Hub, principal: Principal, session_id: str) -> SessionState:
@@ -96,8 +96,3 @@ async def read_state(hub: Hub, head: Head | Channel) -> SessionState:
         metadata=label.metadata,
         interrupts=state.interrupts,
     )
-
-
-def make_unknown_session_error(session_id: str) -> UnknownSession:
-    """Return the error for a session that the log does not have."""
-    return UnknownSession(f"there is no session {session_id}", sessionId=session_id)

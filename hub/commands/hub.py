@@ -1,11 +1,20 @@
 """The Hub: one object that starts, drains and closes a process of the hub."""
 
 import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 
+from hub.access.permissions import find_session_role, may
 from hub.access.principal import Principal
-from hub.errors import BadId, Draining
+from hub.access.tickets import Tickets
+from hub.commands.directory import Directory
+from hub.commands.housekeeping import Housekeeping
+from hub.commands.open_clients import OpenClients
+from hub.delivery.channel import Channel
+from hub.delivery.connection import Connection
+from hub.errors import BadId, Draining, HubError, TooManyConnections
 from hub.ids import Key, describe_bad_id, is_id, session_key
 from hub.limits import Limits
 from hub.node import draining
@@ -15,23 +24,42 @@ from hub.node.upkeep import Upkeep
 from hub.seams import Seams
 from hub.settings import Settings
 
+if TYPE_CHECKING:
+    from hub.commands.client import ClientHandle
+
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Hub:
     """One process of the hub, the first argument of each use case. Callers of use cases use only its methods.
 
-    Call start(), drain(), finish() and close() in this order. drain() and finish() are optional.
+    Call start(), drain(), finish() and close() in this order. drain() and finish() are optional. close_socket()
+    closes the WebSocket of a client for an error; it returns False for a client without a WebSocket.
     """
 
     settings: Settings
     node: Node
     upkeep: Upkeep
     log_probe: LogProbe
+    directory: Directory
+    tickets: Tickets
+    clients: OpenClients
+    housekeeping: Housekeeping
+    close_socket: "Callable[[ClientHandle, HubError], bool]" = lambda client, error: False
+    base_url: str = ""
     is_started: bool = False
 
     @property
     def limits(self) -> Limits:
         return self.settings.limits
+
+    @property
+    def is_sign_in_on(self) -> bool:
+        return self.settings.is_sign_in_on
+
+    @property
+    def is_team(self) -> bool:
+        """True if each member of a tenant is a member of each of its sessions."""
+        return self.settings.session_access == "team"
 
     @property
     def is_draining(self) -> bool:
@@ -51,6 +79,8 @@ class Hub:
         await self.node.start()
         self.is_started = True
         self.upkeep.start()
+        if self.is_sign_in_on:
+            self.housekeeping.start()
 
     def drain(self) -> None:
         """Refuse chats from now on, and notify every client."""
@@ -71,6 +101,7 @@ class Hub:
     async def close(self) -> None:
         """Close the log and the agents. Close the clients first."""
         await self.upkeep.stop()
+        await self.housekeeping.stop()
         await self.node.close()
 
     async def check_ready(self) -> None:
@@ -79,11 +110,30 @@ class Hub:
             raise Draining("the hub is starting or going down")
         await self.log_probe.check()
 
+    def can_hear(self, connection: Connection, channel: Channel) -> bool:
+        """Return whether a client may read a session in memory as its grants are now."""
+        client, session = self.clients.by_connection.get(connection), self.node.sessions.get(channel.key)
+        if client is None or session is None:
+            return False
+        role = find_session_role(client.principal, channel.key, session.grants, is_team=self.is_team)
+        return role is not None and may(client.principal, "read", role)
+
+    def check_connection_count(self, principal: Principal) -> None:
+        """Raise TooManyConnections if a principal cannot open another connection. The operator has no limit."""
+        limit = self.limits.principal_connections
+        if not principal.is_operator and self.clients.count_of(principal.id) >= limit:
+            text = f"{principal.name} has the maximum of {limit} connections: close one of them first"
+            raise TooManyConnections(text, retryAfterMs=1000)
+
     def make_key(self, principal: Principal, session_id: str) -> Key:
         """Return the key of a session: its id with the principal's tenant. Raises BadId."""
         if not is_id(session_id):  # an id with a slash could name a session of another tenant
             raise BadId(describe_bad_id("sessionId"))
         return session_key(principal.tenant, session_id)
+
+    def make_link(self, token: str) -> str:
+        """Return the address of the page that uses the token of a link. The part after # reaches no log."""
+        return f"{self.base_url}/sign-in#{token}"
 
     def make_group_key(self, principal: Principal, agent_id: str) -> str:
         """Return the key of an agent's group: the agent's id with the principal's tenant."""
@@ -96,4 +146,18 @@ def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:
     agents, data, cache = (folder.absolute() for folder in (settings.agents, settings.data, settings.cache_folder))
     settings = attrs.evolve(settings, agents=agents, data=data, cache=cache)
     node = Node(settings=settings, seams=seams)
-    return Hub(settings=settings, node=node, upkeep=Upkeep(node), log_probe=LogProbe(node.log))
+    directory = Directory(store=node.log.access, seams=seams, new_user_role=settings.new_user_role)
+    tickets, clients = Tickets(now=seams.now, new_secret=seams.new_secret), OpenClients()
+    hub = Hub(
+        settings=settings,
+        node=node,
+        upkeep=Upkeep(node),
+        log_probe=LogProbe(node.log),
+        directory=directory,
+        tickets=tickets,
+        clients=clients,
+        housekeeping=Housekeeping(directory=directory, tickets=tickets, clients=clients),
+    )
+    if settings.is_sign_in_on:
+        node.registry.can_hear = hub.can_hear
+    return hub

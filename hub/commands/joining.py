@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from hub.access.principal import Principal
 from hub.commands.client import ClientHandle
+from hub.commands.guard import check_session
 from hub.commands.hub import Hub
 from hub.delivery.channel import Channel
 from hub.ids import Key
@@ -46,7 +48,9 @@ def answer_and_subscribe(client: ClientHandle, channel: Channel, accepted: Accep
         client.hub.node.registry.subscribe(client.connection, channel, cursor, is_client_cursor=False)
 
 
-def build_subscribed_answer(hub: Hub, command: Command, history: tuple[dict[str, Any], ...] | None) -> AnswerBuilder:
+def build_subscribed_answer(
+    hub: Hub, principal: Principal, command: Command, history: tuple[dict[str, Any], ...] | None
+) -> AnswerBuilder:
     """Return a function that builds the answer to *command* from the session's current state."""
 
     def answer(session: LiveSession) -> Subscribed:
@@ -54,7 +58,7 @@ def build_subscribed_answer(hub: Hub, command: Command, history: tuple[dict[str,
             sessionId=session.id,
             epoch=session.channel.epoch,
             seq=session.channel.head,
-            agents=tuple(agent.id for agent in hub.node.agents.all()),
+            agents=tuple(agent.id for agent in hub.node.agents.all() if principal.can_use(agent.id)),
             members=hub.node.presence.make_notice(session.channel).members,
             active=session.make_state().active,
             history=history,
@@ -81,6 +85,7 @@ async def subscribe_from(
         messages = await read_reset_messages(node, session.key)
     # No await from here on: the check, the answer and the subscription must see the same head.
     channel.refuse_if_deleted()
+    check_session(client.hub, client.principal, "read", session)
     node.registry.check_limit(client.connection, channel.key, client.reserved_keys)
     reason = find_reset_reason(channel, after, epoch)
     if build_answer is not None:

@@ -5,9 +5,11 @@ from functools import partial
 from hub import __version__
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle, ClientOpener
+from hub.commands.guard import use_session
 from hub.commands.hub import Hub
 from hub.commands.joining import build_subscribed_answer, reserve_subscription, subscribe_from
-from hub.errors import BadFrame
+from hub.commands.sign_in import sign_in_client
+from hub.errors import BadFrame, Unauthenticated
 from hub.ids import Key
 from hub.messages import Hello, Ok, Subscribe, Subscribed, Typing, TypingNotice, Unsubscribe, Welcome
 from hub.node.history import read_history
@@ -15,13 +17,20 @@ from hub.protocols import open_protocol
 
 
 async def welcome(hub: Hub, principal: Principal, client: ClientHandle) -> None:
-    """Send `welcome` to a new client, unless the client speaks the plain protocol, which has no such frame."""
+    """Send `welcome` to a client that has signed in, unless it speaks the plain protocol, which has no such frame."""
     if client.protocol != "plain":
         client.answer(_welcome(client, None))
 
 
 async def hello(hub: Hub, principal: Principal, command: Hello, client: ClientHandle) -> None:
-    """Switch a plain client to the extended protocol, and answer with `welcome`. Other clients get `welcome` again."""
+    """Switch a plain client to the extended protocol, and answer with `welcome`. Other clients get `welcome` again.
+
+    A token signs the client in first. Raises the errors of sign_in_client().
+    """
+    if command.token is not None:
+        await sign_in_client(hub, client, command.token)
+    elif not principal.is_signed_in:
+        raise Unauthenticated(ref=command.ref)
     protocol = client.connection.protocol
     if client.protocol == "plain":
         protocol = open_protocol("hubbub.v1", hub.limits)
@@ -35,7 +44,7 @@ def _welcome(client: ClientHandle, ref: str | int | None) -> Welcome:
         hub={"name": "hubbub", "version": __version__},
         connectionId=client.id,
         principal=client.principal.author,
-        agents=hub.node.agents.describe(),
+        agents=tuple(agent for agent in hub.node.agents.describe() if client.principal.can_use(agent["agentId"])),
         limits={
             "frameBytes": limits.frame_bytes,
             "subscriptions": limits.subscriptions,
@@ -58,19 +67,23 @@ async def subscribe(hub: Hub, principal: Principal, command: Subscribe, client: 
         hub.node.registry.join_group(client.connection, hub.make_group_key(principal, command.agentId))
         client.answer(Subscribed(agentId=command.agentId, ref=command.ref))
     elif command.sessionId is not None:
-        await _subscribe(hub, hub.make_key(principal, command.sessionId), command, client)
+        await _subscribe(hub, principal, hub.make_key(principal, command.sessionId), command, client)
     else:
         raise BadFrame(f"subscribe needs sessionId or agentId; send for example {Subscribe.example}", ref=command.ref)
 
 
-async def _subscribe(hub: Hub, key: Key, command: Subscribe, client: ClientHandle) -> None:
+async def _subscribe(hub: Hub, principal: Principal, key: Key, command: Subscribe, client: ClientHandle) -> None:
     with reserve_subscription(client, key):
-        async with hub.node.loader.use(key) as session:
+        async with use_session(hub, principal, "read", key) as session:
             history = None
             if command.history is not None:
                 history = await read_history(hub.node, session.key, command.history)
             await subscribe_from(
-                client, session, command.afterSeq, command.epoch, build_subscribed_answer(hub, command, history)
+                client,
+                session,
+                command.afterSeq,
+                command.epoch,
+                build_subscribed_answer(hub, principal, command, history),
             )
 
 
@@ -87,7 +100,7 @@ async def follow_session(
     May raise SessionDeleted and StorageUnavailable after the client was opened: the caller must tell the client.
     """
     client = await opener()
-    async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
+    async with use_session(hub, principal, "read", hub.make_key(principal, session_id)) as session:
         await subscribe_from(client, session, after, epoch)
 
 

@@ -1,8 +1,10 @@
 """Use cases that rewrite a session's history, or copy it into a new session."""
 
+from functools import partial
+
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle
-from hub.commands.history import make_unknown_session_error
+from hub.commands.guard import check_agent, make_unknown_session_error, use_session
 from hub.commands.hub import Hub
 from hub.commands.joining import answer_and_subscribe, build_subscribed_answer, reserve_subscription, subscribe_from
 from hub.ids import Key
@@ -18,8 +20,9 @@ async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client
     key = hub.make_key(principal, command.sessionId)
     with reserve_subscription(client, key):
         await _check_session_exists(hub, key, command.sessionId)
-        async with hub.node.loader.use(key) as session:
-            accepted = await rewriting.regenerate_answer(session, command, principal.author)
+        async with use_session(hub, principal, "write", key) as session:
+            check = partial(check_agent, hub, principal)
+            accepted = await rewriting.regenerate_answer(session, command, principal.author, check)
             answer_and_subscribe(client, session.channel, accepted)
     return accepted
 
@@ -32,8 +35,9 @@ async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHand
     key = hub.make_key(principal, command.sessionId)
     with reserve_subscription(client, key):
         await _check_session_exists(hub, key, command.sessionId)
-        async with hub.node.loader.use(key) as session:
-            accepted = await rewriting.edit_message(session, command, principal.author, client.agent)
+        async with use_session(hub, principal, "write", key) as session:
+            check = partial(check_agent, hub, principal)
+            accepted = await rewriting.edit_message(session, command, principal.author, client.agent, check)
             # Two events: the removal of the old messages, and the new message.
             answer_and_subscribe(client, session.channel, accepted, event_count=2)
     return accepted
@@ -49,9 +53,9 @@ async def fork(hub: Hub, principal: Principal, command: Fork, client: ClientHand
     with reserve_subscription(client, new_key):
         await _check_session_exists(hub, key, command.sessionId)
         history = await session_fork.read_source_messages(hub.node.log.sessions, key, command, hub.limits)
-        async with hub.node.loader.use(new_key) as session:
+        async with use_session(hub, principal, "write", new_key, may_create=True) as session:
             await session_fork.log_copies(session, history)
-            await subscribe_from(client, session, None, None, build_subscribed_answer(hub, command, None))
+            await subscribe_from(client, session, None, None, build_subscribed_answer(hub, principal, command, None))
 
 
 async def _check_session_exists(hub: Hub, key: Key, session_id: str) -> None:

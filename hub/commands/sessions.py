@@ -6,9 +6,10 @@ from typing import Any
 import orjson
 
 from hub.access.principal import Principal
-from hub.commands.history import END_OF_TIME, build_session_query, make_unknown_session_error, read_state
+from hub.commands.guard import check_grants, find_grants, make_unknown_session_error, use_session
+from hub.commands.history import END_OF_TIME, build_session_query, read_state
 from hub.commands.hub import Hub
-from hub.errors import BadFrame, TooLarge
+from hub.errors import BadFrame, Denied, TooLarge, UnknownSession
 from hub.ids import Key
 from hub.limits import format_size
 from hub.messages import DeletionCount, PageRequest, SessionState
@@ -24,7 +25,7 @@ async def create_session(hub: Hub, principal: Principal, session_id: str | None 
     Return the state of the session, and True if the session is new. Raises SessionDeleted.
     """
     key = hub.make_key(principal, session_id or hub.node.seams.new_id("s"))
-    async with hub.node.loader.use(key) as session:
+    async with use_session(hub, principal, "read", key, may_create=True) as session:
         is_new = await hub.node.loader.create(session)
         return await read_state(hub, session.channel), is_new
 
@@ -41,7 +42,8 @@ async def relabel(hub: Hub, principal: Principal, session_id: str, changes: Mapp
     if metadata and len(orjson.dumps(metadata)) > limits.metadata_bytes:
         max_size = format_size(limits.metadata_bytes)
         raise TooLarge(f"the metadata of a session is at most {max_size} of JSON: store the rest elsewhere")
-    async with hub.node.loader.use(hub.make_key(principal, session_id)) as session:
+    key = hub.make_key(principal, session_id)
+    async with use_session(hub, principal, "write", key, may_create=True) as session:
         if any(value is not None for value in changes.values()):
             await hub.node.loader.create(session)
         await hub.node.log.sessions.relabel(session.key, changes)
@@ -63,20 +65,30 @@ async def clear_sessions(
 ) -> DeletionCount:
     """Delete the sessions with *session_ids*, or all sessions if it is None. Return their number.
 
-    With *before* (ms), delete only those whose last message is older. Raises Draining, StorageUnavailable.
+    Sessions that the principal may not delete are left out. With *before* (ms), delete only those whose last message is
+    older. Raises Draining, StorageUnavailable.
     """
     if session_ids is None:
         # The time of a session without messages is 0: a call with *before* does not delete it.
         since, until = (0, END_OF_TIME) if before is None else (1, min(before, END_OF_TIME))
-        keys = await _list_keys(hub, build_session_query(principal, None, since, until))
+        keys = await list_keys(hub, build_session_query(hub, principal, None, since, until))
     else:
         keys = [hub.make_key(principal, session_id) for session_id in dict.fromkeys(session_ids)]
+    keys = [key for key in keys if await _may_delete(hub, principal, key)]
     count = await deleting.delete_all(hub.node, keys, before)
     await deleting.purge(hub.node)
     return DeletionCount(count)
 
 
-async def _list_keys(hub: Hub, query: SessionQuery) -> list[Key]:
+async def _may_delete(hub: Hub, principal: Principal, key: Key) -> bool:
+    try:
+        check_grants(hub, principal, "manage", key, await find_grants(hub, key) if not principal.is_operator else None)
+    except (Denied, UnknownSession):
+        return False
+    return True
+
+
+async def list_keys(hub: Hub, query: SessionQuery) -> list[Key]:
     """Return the keys of all sessions that match the query. The log is read in pages of PAGE_SIZE."""
     keys: list[Key] = []
     request: PageRequest | None = PageRequest(PAGE_SIZE)

@@ -23,13 +23,14 @@ class Registry:
 
     *on_unsubscribe* is called after the end of a subscription to a channel. *on_members_change* is called after a
     change of Channel.list_members(). *on_catch_up* is called when activate() makes a subscription without *run_ids*
-    live, or paged for the first time.
+    live, or paged for the first time. *can_hear* returns whether the client of a group may read a session now.
     """
 
     limits: Limits
     on_unsubscribe: Callable[[Channel], None]
     on_members_change: Callable[[Channel], None]
     on_catch_up: Callable[[Subscription], None]
+    can_hear: Callable[[Connection, Channel], bool] = lambda connection, channel: True
     connections: set[Connection] = attrs.Factory(set)
     groups: dict[str, set[Connection]] = attrs.Factory(dict)
     counters: Counters = attrs.Factory(Counters)
@@ -191,6 +192,8 @@ class Registry:
         run_id = run_started.runId or ""
         group = channel.key.removesuffix(channel.id) + (run_started.agentId or "")
         for connection in self.groups.get(group, ()):
+            if not self.can_hear(connection, channel):
+                continue
             sub = connection.subscriptions.get(channel.key)
             if sub is None:
                 sub = Subscription(

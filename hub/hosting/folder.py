@@ -161,9 +161,17 @@ class Agents:
         """Return an agent, working or broken; raises UnknownAgent."""
         agent = self._agents.get(agent_id)
         if agent is None:
-            working_ids = ", ".join(agent.id for agent in self.all() if not agent.error) or "none"
-            raise UnknownAgent(f"there is no agent {cut(agent_id, 128)}; there are: {working_ids}", agentId=agent_id)
+            raise self.make_unknown_error(agent_id)
         return agent
+
+    def make_unknown_error(self, agent_id: str, is_visible: Callable[[str], bool] = lambda _: True) -> UnknownAgent:
+        """Return the error for an agent that does not exist. It lists the working agents that are visible."""
+        working_ids = [agent.id for agent in self.all() if not agent.error and is_visible(agent.id)]
+        names = ", ".join(working_ids) or "none"
+        return UnknownAgent(f"there is no agent {cut(agent_id, 128)}; there are: {names}", agentId=agent_id)
+
+    def has(self, agent_id: str) -> bool:
+        return agent_id in self._agents
 
     def get_working(self, agent_id: str) -> Agent:
         """Return a working agent; raises UnknownAgent or AgentBroken."""

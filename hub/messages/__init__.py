@@ -15,6 +15,7 @@ from hub.messages.answers import (
 )
 from hub.messages.commands import (
     COMMANDS,
+    Auth,
     Cancel,
     Chat,
     Command,
@@ -93,6 +94,7 @@ __all__ = [
     "FINISH_REASONS",
     "NOTICES",
     "Accepted",
+    "Auth",
     "Author",
     "Body",
     "BroadcastReceipt",

@@ -7,6 +7,8 @@ import msgspec
 from hub.messages.parts import Parts
 from hub.messages.words import Id, IfBusy, ReplyStatus
 
+MAX_TOKEN_LENGTH = 8192  # characters of a key or a JWT
+
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """The fields that all commands have. The answer to a command, also an error, has the `ref` of the command."""
@@ -17,11 +19,20 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hello(Command, frozen=True, kw_only=True):
-    """Switch to the extended protocol; must be the first frame."""
+    """Switch to the extended protocol, and sign in with `token`; must be the first frame."""
 
     type = "hello"
     example = '{"type":"hello","client":"my-app/1.0"}'
     client: str | None = None
+    token: Annotated[str, msgspec.Meta(max_length=MAX_TOKEN_LENGTH)] | None = None
+
+
+class Auth(Command, frozen=True, kw_only=True):
+    """Sign in with a key or a JWT. On a client that has signed in, renew the credential of the same principal."""
+
+    type = "auth"
+    example = '{"type":"auth","token":"hk_..."}'
+    token: Annotated[str, msgspec.Meta(max_length=MAX_TOKEN_LENGTH)]
 
 
 class Chat(Command, frozen=True, kw_only=True):
@@ -133,5 +144,5 @@ class Ping(Command, frozen=True, kw_only=True):
 
 COMMANDS: dict[str, type[Command]] = {
     kind.type: kind
-    for kind in (Hello, Chat, Subscribe, Unsubscribe, Cancel, Resume, Regenerate, Edit, Fork, Typing, Ping)
+    for kind in (Hello, Auth, Chat, Subscribe, Unsubscribe, Cancel, Resume, Regenerate, Edit, Fork, Typing, Ping)
 }

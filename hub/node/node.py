@@ -85,7 +85,8 @@ class Node:
         )
         self.fanout = Fanout(self.registry)
         self.presence = PresenceNotifier(self.fanout, settings.limits)
-        self.loader = SessionLoader(host=self, store=self.log.sessions)
+        access = self.log.access if settings.is_sign_in_on else None
+        self.loader = SessionLoader(host=self, store=self.log.sessions, access=access)
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 

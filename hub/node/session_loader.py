@@ -11,7 +11,7 @@ from hub.errors import SessionDeleted
 from hub.ids import Key, id_of
 from hub.sessions.hosts import SessionHost
 from hub.sessions.session import LiveSession
-from hub.storage.log import SessionStore
+from hub.storage.log import AccessStore, SessionStore
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -19,10 +19,12 @@ class SessionLoader:
     """Loads and unloads sessions.
 
     *sessions* are the sessions in memory. *deletions* are the tasks that delete sessions (see hub.node.deleting).
+    *access* is None while sign-in is off: then no grants are loaded.
     """
 
     host: SessionHost
     store: SessionStore
+    access: AccessStore | None = None
     sessions: dict[Key, LiveSession] = attrs.Factory(dict)
     deletions: dict[Key, asyncio.Task[bool]] = attrs.Factory(dict)
     _is_draining: bool = False
@@ -68,7 +70,7 @@ class SessionLoader:
         # then create a new session.
         if session.admission.is_deleting:
             raise SessionDeleted(session.id)
-        head, is_new = await self.store.make(session.key)
+        head, is_new = await self.store.make(session.key, session.outbox.owner)
         session.channel.epoch = session.channel.epoch or head.epoch
         return is_new
 
@@ -87,10 +89,11 @@ class SessionLoader:
     async def _load_session(self, key: Key) -> LiveSession:
         try:
             head = await self.store.find(key)
+            grants = await self.access.find_grants(key) if self.access is not None and head is not None else None
             channel = Channel(key=key)
             if head is not None:
                 channel = Channel(key=key, epoch=head.epoch, head=head.seq, floor=head.floor)
-            session = LiveSession(channel=channel, host=self.host)
+            session = LiveSession(channel=channel, host=self.host, grants=dict(grants or {}))
             session.schedule.is_draining = self._is_draining
             self.sessions[key] = session
             # The tasks that wait for this load run before anything can unload the session.

@@ -129,6 +129,7 @@ class Outbox:
     limits: Limits
     pace: Pace
     on_idle: Callable[[], None]
+    owner: str = ""  # the principal that becomes the owner of the session if an append makes the session
     state: OutboxState = IDLE
     history_version: int = 0
     _pending: list[PendingEvent | PendingChunk] = attrs.Factory(list)
@@ -275,7 +276,7 @@ class Outbox:
             self._next_chunk_time = self._loop.time() + (self.pace.long_seconds if has_joined else self.pace.seconds)
         for chunk in chunks:
             chunk.close()
-        self.store.append(_make_append(self.key, batch), self._handle_result)
+        self.store.append(_make_append(self.key, batch, self.owner), self._handle_result)
 
     def _take_batch(self) -> list[PendingEvent | PendingChunk]:
         """Remove the next batch from the pending events and return it: all events, but at most one chunk of each run.
@@ -357,7 +358,7 @@ class Outbox:
             self.on_idle()
 
 
-def _make_append(key: Key, batch: list[PendingEvent | PendingChunk]) -> Append:
+def _make_append(key: Key, batch: list[PendingEvent | PendingChunk], owner: str) -> Append:
     """Return the append of a batch: its events, and the rows that its commit writes."""
     messages: list[tuple[int, HistoryMessage]] = []
     run_records: list[RunRecord] = []
@@ -381,4 +382,5 @@ def _make_append(key: Key, batch: list[PendingEvent | PendingChunk]) -> Append:
         ended_runs=ended_runs,
         chats=chats,
         removed_messages=removed_messages,
+        owner=owner,
     )

@@ -9,7 +9,7 @@ The hub holds the history, so both commands work for every agent. Each of them:
 If a command is refused after step 2, the stopped runs have ended, and nothing else has changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 
@@ -20,8 +20,13 @@ from hub.sessions.chats import Removal, make_digest
 from hub.sessions.run import ActiveRun
 from hub.sessions.session import LiveSession
 
+# Raises UnknownAgent if the principal of the command may not use an agent.
+AgentCheck = Callable[[str], None]
 
-async def edit_message(session: LiveSession, command: Edit, author: Author, default_agent: str) -> Accepted:
+
+async def edit_message(
+    session: LiveSession, command: Edit, author: Author, default_agent: str, check_agent: AgentCheck
+) -> Accepted:
     """Replace a message and all later ones by a new message. Return when the log holds the new message.
 
     If *command* names no agent, the agent of the old answer answers again, or *default_agent* if there is no answer.
@@ -35,12 +40,18 @@ async def edit_message(session: LiveSession, command: Edit, author: Author, defa
         ref=command.ref,
     )
     digest = make_digest(chat, "edit", command.messageId, command.agentId)
-    edit = partial(_edit, session, command, chat, author, digest, default_agent)
+    edit = partial(_edit, session, command, chat, author, digest, default_agent, check_agent)
     return await session.admission.single_flight.run_once(chat, author, digest, edit)
 
 
 async def _edit(
-    session: LiveSession, command: Edit, chat: Chat, author: Author, digest: str, default_agent: str
+    session: LiveSession,
+    command: Edit,
+    chat: Chat,
+    author: Author,
+    digest: str,
+    default_agent: str,
+    check_agent: AgentCheck,
 ) -> Accepted:
     async with session.admission.pause(chat):
         messages = await _read_messages_from(session, command.messageId)
@@ -50,6 +61,7 @@ async def _edit(
         agent_id, empty_ids = await _find_answering_agent(session, messages)
         # Find the agent before runs are stopped: an unknown agent is then refused without any change.
         agent = session.host.agents.get_working(command.agentId or agent_id or default_agent)
+        check_agent(agent.id)
         messages, stopped_ids = await _stop_runs(session, command.messageId)
         # No await from here to put(): the removal must contain every message from the edited one on.
         removal = Removal(_merge_ids(messages, empty_ids, stopped_ids))
@@ -57,18 +69,22 @@ async def _edit(
     return await answer
 
 
-async def regenerate_answer(session: LiveSession, command: Regenerate, author: Author) -> Accepted:
+async def regenerate_answer(
+    session: LiveSession, command: Regenerate, author: Author, check_agent: AgentCheck
+) -> Accepted:
     """Start a new run for a message. Return when the log holds the run. *command* names the message or its answer.
 
     If *command* names no agent, the agent of the old answer answers again. Raises the errors of edit_message().
     """
     chat = Chat(message="", clientMsgId=command.clientMsgId, ref=command.ref)
     digest = make_digest(chat, "regenerate", command.messageId, command.agentId)
-    regenerate = partial(_regenerate, session, command, chat, author, digest)
+    regenerate = partial(_regenerate, session, command, chat, author, digest, check_agent)
     return await session.admission.single_flight.run_once(chat, author, digest, regenerate)
 
 
-async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, author: Author, digest: str) -> Accepted:
+async def _regenerate(
+    session: LiveSession, command: Regenerate, chat: Chat, author: Author, digest: str, check_agent: AgentCheck
+) -> Accepted:
     async with session.admission.pause(chat):
         messages = await _read_messages_from(session, command.messageId, skip=1)
         if messages[0].role == "assistant":
@@ -78,6 +94,7 @@ async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, aut
         if agent_id is None:
             raise WrongMessage(f"message {message_id} has no answer yet: edit it to get one", sessionId=session.id)
         agent = session.host.agents.get_working(command.agentId or agent_id)  # before runs are stopped, as in _edit()
+        check_agent(agent.id)
         messages, stopped_ids = await _stop_runs(session, message_id, skip=1)
         # No await from here to put(), as in _edit().
         removal = Removal(_merge_ids(messages[1:], empty_ids, stopped_ids), reused_message=messages[0])

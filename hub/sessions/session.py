@@ -5,6 +5,7 @@ from typing import Literal
 
 import attrs
 
+from hub.access.records import SessionRole
 from hub.delivery.channel import Channel
 from hub.ids import Key
 from hub.messages import State
@@ -19,10 +20,15 @@ from hub.sessions.single_flight import SingleFlight
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class LiveSession:
-    """A session in memory. *use_count* is the number of tasks that use it: see SessionLoader.use()."""
+    """A session in memory. *use_count* is the number of tasks that use it: see SessionLoader.use().
+
+    *grants* are the roles by the ids of principals, as the log has them now. They are empty while sign-in is off.
+    """
 
     channel: Channel
     host: SessionHost
+    grants: dict[str, SessionRole] = attrs.Factory(dict)
+    grants_lock: asyncio.Lock = attrs.Factory(asyncio.Lock)  # held while a change of the grants is committed
     outbox: Outbox = attrs.field(init=False)
     schedule: Schedule = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
@@ -56,6 +62,16 @@ class LiveSession:
     def id(self) -> str:
         """The id that clients know."""
         return self.channel.id
+
+    @property
+    def exists(self) -> bool:
+        """True if the log has the session, or will have it, because a principal has claimed it."""
+        return self.channel.epoch is not None or bool(self.grants)
+
+    def claim(self, principal_id: str) -> None:
+        """Make a principal the owner of this session, which the log does not have yet."""
+        self.grants[principal_id] = "owner"
+        self.outbox.owner = principal_id
 
     @property
     def active_runs(self) -> dict[str, ActiveRun]:

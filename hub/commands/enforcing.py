@@ -1,0 +1,57 @@
+"""Apply a change of permissions to the open clients: call these functions in the step after the commit."""
+
+from hub.commands.client import ClientHandle
+from hub.commands.guard import make_unknown_session_error
+from hub.commands.hub import Hub
+from hub.delivery.channel import Subscription
+from hub.errors import CredentialRevoked
+from hub.ids import Key, id_of
+from hub.messages import Error
+
+
+def recheck_session(hub: Hub, key: Key) -> None:
+    """End the subscriptions to a session of those who may no longer read it, with the error `unknown_session`."""
+    session = hub.node.sessions.get(key)
+    if session is not None:
+        for sub in list(session.channel.subscriptions):
+            _recheck(hub, sub)
+
+
+def _recheck(hub: Hub, sub: Subscription) -> None:
+    if hub.can_hear(sub.connection, sub.channel):
+        return
+    hub.node.registry.unsubscribe(sub)
+    if sub.run_ids is None:
+        refusal = make_unknown_session_error(id_of(sub.channel.key))
+        sub.connection.answer(Error(code=refusal.code, message=refusal.message, sessionId=id_of(sub.channel.key)))
+
+
+async def refresh_clients(hub: Hub, principal_id: str) -> None:
+    """Forget a principal in memory, and apply its current role and credentials to its open clients.
+
+    A client whose credential was revoked is closed with 4503. Raises StorageUnavailable: then all its clients are
+    closed, because their permissions are not known.
+    """
+    hub.directory.drop(principal_id)
+    for client in hub.clients.list_of(principal_id):
+        try:
+            principal = await hub.directory.find_current(client.principal)
+        except Exception:
+            client.end(CredentialRevoked())
+            raise
+        if client.is_closed:
+            continue
+        if principal is None:
+            client.end(CredentialRevoked())
+        elif principal != client.principal:
+            client.sign_in(principal)
+            _recheck_client(hub, client)
+
+
+def _recheck_client(hub: Hub, client: ClientHandle) -> None:
+    connection = client.connection
+    for group in list(connection.groups):
+        if not client.principal.can_use(group.rpartition("/")[2]):
+            hub.node.registry.leave_group(connection, group)
+    for sub in list(connection.subscriptions.values()):
+        _recheck(hub, sub)

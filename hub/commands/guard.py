@@ -1,0 +1,126 @@
+"""Check permissions: before a use case, and again in the step that takes effect."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from hub.access.permissions import Action, describe_refusal, find_session_role, may, reads_all_sessions
+from hub.access.principal import Principal
+from hub.access.records import SessionRole
+from hub.commands.hub import Hub
+from hub.commands.scopes import Target
+from hub.errors import Denied, Unauthenticated, UnknownFile, UnknownSession
+from hub.ids import Key, id_of
+from hub.sessions.session import LiveSession
+from hub.storage.log import EVERYONE
+from hub.text import cut
+
+
+async def check_target(hub: Hub, principal: Principal, action: Action, target: Target) -> None:
+    """Raise the error if a principal may not do *action* to *target*.
+
+    A session or a file that the principal may not see, and a missing one, get the same error: UnknownSession or
+    UnknownFile. An agent that its credential may not use gets UnknownAgent. Raises also Denied and BadId.
+    """
+    if principal.is_operator:
+        return
+    if target.agent_id is not None:
+        check_agent(hub, principal, target.agent_id)
+    if target.file_id is not None:
+        await _check_file(hub, principal, action, target.file_id)
+    elif target.session_id is not None:
+        key = hub.make_key(principal, target.session_id)
+        grants = await find_grants(hub, key)
+        check_grants(hub, principal, action, key, grants, target.may_create)
+    elif target.may_create:
+        check_action(principal, "create")
+
+
+def check_action(principal: Principal, action: Action) -> None:
+    """Raise Unauthenticated or Denied if a principal may not do *action*, which is about no session."""
+    if may(principal, action):
+        return
+    if not principal.is_signed_in:
+        raise Unauthenticated()
+    raise Denied(describe_refusal(principal, action, None))
+
+
+def check_agent(hub: Hub, principal: Principal, agent_id: str) -> None:
+    """Raise UnknownAgent, as for a missing agent, if the principal's credential may not use an agent."""
+    if principal.agents is not None and not (principal.can_use(agent_id) and hub.node.agents.has(agent_id)):
+        raise hub.node.agents.make_unknown_error(agent_id, principal.can_use)
+
+
+def check_grants(
+    hub: Hub,
+    principal: Principal,
+    action: Action,
+    key: Key,
+    grants: Mapping[str, SessionRole] | None,
+    may_create: bool = False,
+) -> None:
+    """Raise UnknownSession or Denied if a principal may not do *action* to a session.
+
+    If *grants* is None, the session does not exist. With *may_create*, the action makes it.
+    """
+    if principal.is_operator:
+        return
+    if grants is None and may_create:
+        check_action(principal, "create")
+        return
+    role = None if grants is None else find_session_role(principal, key, grants, is_team=hub.is_team)
+    if role is None:
+        raise make_unknown_session_error(id_of(key))
+    if not may(principal, action, role):
+        raise Denied(describe_refusal(principal, action, role), sessionId=id_of(key))
+
+
+def make_unknown_session_error(session_id: str) -> UnknownSession:
+    """Return the error for a session that does not exist, or that the principal may not see."""
+    return UnknownSession(f"there is no session {session_id}", sessionId=session_id)
+
+
+async def find_grants(hub: Hub, key: Key) -> Mapping[str, SessionRole] | None:
+    """Return the roles in a session as they are now, or None if the session does not exist."""
+    session = hub.node.sessions.get(key)
+    if session is not None:
+        return session.grants if session.exists else None
+    return await hub.node.log.access.find_grants(key)
+
+
+async def _check_file(hub: Hub, principal: Principal, action: Action, file_id: str) -> None:
+    try:
+        key = (await hub.node.files.find(file_id)).key
+        check_grants(hub, principal, action, key, await find_grants(hub, key))
+    except UnknownSession:
+        raise UnknownFile(f"there is no file {cut(file_id, 128)}") from None
+
+
+@asynccontextmanager
+async def use_session(
+    hub: Hub, principal: Principal, action: Action, key: Key, may_create: bool = False
+) -> AsyncIterator[LiveSession]:
+    """Load a session, check the permission as the grants are now, and do not unload the session within the context.
+
+    If the session does not exist and *may_create* is set, the principal becomes its owner: the next command of another
+    principal sees that. Raises the errors of SessionLoader.use() and of check_grants().
+    """
+    async with hub.node.loader.use(key) as session:
+        check_session(hub, principal, action, session, may_create)
+        if may_create and not session.exists and not principal.is_operator:
+            session.claim(principal.id)
+        yield session
+
+
+def check_session(
+    hub: Hub, principal: Principal, action: Action, session: LiveSession, may_create: bool = False
+) -> None:
+    """Raise the errors of check_grants() for a session in memory.
+
+    Call this after each await before a lasting effect.
+    """
+    check_grants(hub, principal, action, session.key, session.grants if session.exists else None, may_create)
+
+
+def find_readers(hub: Hub, principal: Principal) -> frozenset[str]:
+    """Return the readers for a SessionQuery that lists what a principal may read."""
+    return EVERYONE if reads_all_sessions(principal, is_team=hub.is_team) else frozenset({principal.id})

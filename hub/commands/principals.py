@@ -1,0 +1,193 @@
+"""Use cases of the operator: principals, their keys, and the links that sign people in."""
+
+from collections.abc import Sequence
+
+import attrs
+
+from hub.access.principal import Principal
+from hub.access.records import Credential, Grant, PrincipalKind, PrincipalRecord, TenantRole
+from hub.access.secrets import SECRET_BYTES, Token, TokenKind
+from hub.commands.enforcing import recheck_session, refresh_clients
+from hub.commands.guard import use_session
+from hub.commands.hub import Hub
+from hub.commands.sessions import list_keys
+from hub.errors import AmbiguousName, BadFrame, UnknownKey, UnknownPrincipal
+from hub.ids import DEFAULT_TENANT, Key, describe_bad_id, is_id, key_prefix
+from hub.node.upkeep import DAY_MS
+from hub.storage.log import EVERYONE
+from hub.storage.records import SessionQuery
+
+LINK_MS = 7 * DAY_MS  # how long the link for a person is valid
+
+
+@attrs.frozen(kw_only=True)
+class NewKey:
+    """A new key. *key* is its text: only its digest is stored, so it cannot be shown again."""
+
+    key: str
+    keyId: str
+    principal: PrincipalRecord
+    expires: int
+
+
+async def create_key(
+    hub: Hub,
+    principal: Principal,
+    name: str,
+    *,
+    role: TenantRole | None = None,
+    tenant: str = DEFAULT_TENANT,
+    agents: Sequence[str] | None = None,
+    days: float | None = None,
+) -> NewKey:
+    """Make a key for a principal. A program is made if no principal has the name, as a member unless *role* is set.
+
+    *agents* limits the key to these agents. Raises AmbiguousName, BadFrame if an existing principal has another role,
+    and StorageUnavailable.
+    """
+    record = await _find_or_make(hub, name, tenant, "program", role)
+    token, expires = _make_token(hub, "hk"), 0 if days is None else hub.node.seams.now() + int(days * DAY_MS)
+    credential = Credential(
+        id=token.id,
+        principal=record.id,
+        kind="key",
+        digest=token.digest,
+        agents=None if agents is None else tuple(agents),
+        created=hub.node.seams.now(),
+        expires=expires,
+    )
+    await hub.node.log.access.save(record, credential)
+    hub.directory.drop(record.id)
+    return NewKey(key=token.text, keyId=token.id, principal=record, expires=expires)
+
+
+async def list_credentials(hub: Hub, principal: Principal, name: str | None = None) -> Sequence[Credential]:
+    """Return the credentials of a principal, or all. Raises UnknownPrincipal, AmbiguousName, StorageUnavailable."""
+    await hub.directory.save_uses()
+    principal_id = None if name is None else (await find_principal(hub, principal, name)).id
+    return await hub.node.log.access.list_credentials(principal_id)
+
+
+async def revoke_credential(hub: Hub, principal: Principal, credential_id: str) -> Credential:
+    """Make a credential useless, and close the connections that use it. Raises UnknownKey, StorageUnavailable."""
+    credential = await hub.node.log.access.find_credential(credential_id)
+    if credential is None:
+        raise UnknownKey(f"there is no key {credential_id}: hubbub key list shows the ids")
+    if not credential.revoked:
+        credential = attrs.evolve(credential, revoked=hub.node.seams.now())
+        await hub.node.log.access.save(credential)
+        await refresh_clients(hub, credential.principal)
+    return credential
+
+
+async def invite_person(
+    hub: Hub, principal: Principal, name: str, *, role: TenantRole | None = None, tenant: str = DEFAULT_TENANT
+) -> str:
+    """Return a link that signs a person in once, within 7 days. The person is made if no principal has the name.
+
+    Raises the errors of create_key().
+    """
+    record = await _find_or_make(hub, name, tenant, "person", role)
+    token, now = _make_token(hub, "hi"), hub.node.seams.now()
+    credential = Credential(
+        id=token.id, principal=record.id, kind="invite", digest=token.digest, created=now, expires=now + LINK_MS
+    )
+    await hub.node.log.access.save(record, credential)
+    hub.directory.drop(record.id)
+    return hub.make_link(token.text)
+
+
+async def list_principals(hub: Hub, principal: Principal, tenant: str | None = None) -> Sequence[PrincipalRecord]:
+    """Return the principals of a tenant, or of all."""
+    return await hub.node.log.access.list_principals(tenant)
+
+
+async def find_principal(hub: Hub, principal: Principal, name: str) -> PrincipalRecord:
+    """Return the principal with this id, or with this name. Raises UnknownPrincipal, AmbiguousName."""
+    records = [record for record in await hub.node.log.access.list_principals() if name in (record.id, record.name)]
+    if not records:
+        raise UnknownPrincipal(f"there is no principal {name}: hubbub principal list shows all")
+    if len(records) > 1:
+        ids = ", ".join(record.id for record in records)
+        raise AmbiguousName(f"several principals have the name {name}: use one of the ids {ids}")
+    return records[0]
+
+
+async def change_principal(
+    hub: Hub, principal: Principal, name: str, *, role: TenantRole | None = None, new_name: str | None = None
+) -> PrincipalRecord:
+    """Change the role or the name of a principal. Open connections have the new role at once.
+
+    Raises UnknownPrincipal, AmbiguousName, StorageUnavailable.
+    """
+    record = await find_principal(hub, principal, name)
+    record = attrs.evolve(record, role=role or record.role, name=new_name or record.name)
+    await hub.node.log.access.save(record)
+    await refresh_clients(hub, record.id)
+    return record
+
+
+async def remove_principal(hub: Hub, principal: Principal, name: str) -> PrincipalRecord:
+    """Delete a principal with its credentials and grants, and close its connections. Its messages stay.
+
+    Raises UnknownPrincipal, AmbiguousName, StorageUnavailable.
+    """
+    record = await find_principal(hub, principal, name)
+    grants = await hub.node.log.access.list_grants(record.id)
+    await hub.node.log.access.remove(record)
+    await refresh_clients(hub, record.id)
+    for grant in grants:
+        async with hub.node.loader.use(grant.key) as session:
+            session.grants.pop(record.id, None)
+            recheck_session(hub, grant.key)
+    return record
+
+
+async def adopt_sessions(hub: Hub, principal: Principal, name: str) -> int:
+    """Make a principal the owner of the sessions of its tenant that have no owner. Return their number.
+
+    These are the sessions that were made before sign-in was configured. Raises UnknownPrincipal, AmbiguousName,
+    StorageUnavailable.
+    """
+    record, count = await find_principal(hub, principal, name), 0
+    for key in await list_keys(hub, SessionQuery(prefix=key_prefix(record.tenant), readers=EVERYONE)):
+        count += await _adopt(hub, principal, key, record.id)
+    return count
+
+
+async def _adopt(hub: Hub, principal: Principal, key: Key, owner_id: str) -> bool:
+    async with use_session(hub, principal, "manage", key) as session, session.grants_lock:
+        grants = await hub.node.log.access.find_grants(key)
+        if grants is None or "owner" in grants.values():
+            return False
+        await hub.node.log.access.save(Grant(key, owner_id, "owner"))
+        session.grants[owner_id] = "owner"
+        return True
+
+
+async def _find_or_make(
+    hub: Hub, name: str, tenant: str, kind: PrincipalKind, role: TenantRole | None
+) -> PrincipalRecord:
+    if not is_id(tenant):
+        raise BadFrame(describe_bad_id("the tenant", tenant))
+    if not name.strip() or len(name) > 100:
+        raise BadFrame("the name of a principal has 1 to 100 characters")
+    records = [record for record in await hub.node.log.access.list_principals(tenant) if record.name == name]
+    if len(records) > 1:
+        raise AmbiguousName(f"several principals have the name {name}: choose another name")
+    if records and role not in (None, records[0].role):
+        text = f"{name} has the role {records[0].role}: to change it, use hubbub principal set {name} --role {role}"
+        raise BadFrame(text)
+    new_record = PrincipalRecord(
+        id=hub.node.seams.new_id("p"),
+        name=name,
+        kind=kind,
+        role=role or "member",
+        tenant=tenant,
+        created=hub.node.seams.now(),
+    )
+    return records[0] if records else new_record
+
+
+def _make_token(hub: Hub, kind: TokenKind) -> Token:
+    return Token(kind, hub.node.seams.new_secret(8), hub.node.seams.new_secret(SECRET_BYTES))
