@@ -1,19 +1,31 @@
 """The aiohttp application: its routes, its middlewares, and CORS."""
 
+from functools import partial
+
 import aiohttp_cors
 import structlog
 from aiohttp import web
 
 from hub.commands.hub import Hub
-from hub.errors import Draining, HubError, Refused, StorageUnavailable, UnknownAgent
+from hub.errors import Denied, Draining, HubError, Refused, StorageUnavailable, Unauthenticated, UnknownAgent
 from hub.protocols import protocol_names
 from hub.text import cut
-from hub.web.api import agents, agui, documents, files, openai, sessions
+from hub.web.api import agents, agui, documents, files, members, openai, sessions, sign_in
 from hub.web.api.metrics import get_metrics
 from hub.web.doorkeeper import make_doorkeeper
 from hub.web.pages import console, javascript_client
-from hub.web.routes import API_PREFIX, HTTP_1_0_HINT, HUB_KEY, TEXT_CONTENT, ErrorBody, Handler, Route, json_response
-from hub.web.websocket import SOCKETS_KEY, SocketQuery, serve_websocket
+from hub.web.routes import (
+    API_PREFIX,
+    HTTP_1_0_HINT,
+    HUB_KEY,
+    TEXT_CONTENT,
+    ErrorBody,
+    Handler,
+    Route,
+    json_response,
+    make_error_headers,
+)
+from hub.web.websocket import CLOSE_TASKS_KEY, SOCKETS_KEY, SocketQuery, close_socket, serve_websocket
 
 log = structlog.get_logger()
 
@@ -57,6 +69,7 @@ ROUTES = (
         handler=get_metrics,
         tag="Health",
         responses={200: TEXT_CONTENT},
+        raises=(Unauthenticated, Denied),
         prefixes=("", API_PREFIX),
     ),
     Route(method="GET", path="/ws", handler=serve_websocket, tag="WebSocket", responses={101: None}, query=SocketQuery),
@@ -71,6 +84,8 @@ ROUTES = (
     ),
     *agents.ROUTES,
     *sessions.ROUTES,
+    *members.ROUTES,
+    *sign_in.ROUTES,
     *files.ROUTES,
     *agui.ROUTES,
     *openai.ROUTES,
@@ -101,6 +116,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
             else {}
         )
         response = json_response(ErrorBody(error=refusal.message, code=refusal.code, **ids), status=refusal.status)
+        response.headers.update(make_error_headers(refusal))
         response.force_close()
         return response
     except web.HTTPException as error:
@@ -141,7 +157,8 @@ def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
     protocol_names()  # import the protocols of other packages now, not while the first client waits
     app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub.settings)])
     app[HUB_KEY] = hub
-    app[SOCKETS_KEY] = {}
+    app[SOCKETS_KEY], app[CLOSE_TASKS_KEY] = {}, set()
+    hub.close_socket = partial(close_socket, app)
     app[documents.ROUTES_KEY] = routes
     _add_routes(app, routes)
     app.on_response_prepare.append(complete_cors_headers)

@@ -6,17 +6,28 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from hub.access.principal import LOCAL, Principal
+from hub.errors import Unauthenticated
 from hub.settings import Settings
 from hub.web.arrival import Arrival
+from hub.web.sign_in import BAD_CREDENTIAL_KEY, identify
+
+PRINCIPAL_KEY = web.RequestKey("principal", Principal)
 
 
 def principal_of(request: web.Request) -> Principal:
-    """Return the principal of a request. Today all requests have the same local principal."""
-    return LOCAL
+    """Return the principal of a request: LOCAL while sign-in is off."""
+    principal: Principal = request.get(PRINCIPAL_KEY, LOCAL)
+    return principal
+
+
+def refuse_bad_credential(request: web.Request) -> None:
+    """Raise Unauthenticated if the request has a credential that is not valid. Without one, `auth` may follow."""
+    if request.get(BAD_CREDENTIAL_KEY):
+        raise Unauthenticated()
 
 
 def make_doorkeeper(settings: Settings) -> Middleware:
-    """Return a middleware that refuses unknown Hosts and Origins on every route, before any upgrade.
+    """Return a middleware that finds the principal, and refuses unknown Hosts and Origins before any upgrade.
 
     Any web page can open a WebSocket to localhost, so the Origin must be the hub's own, have a loopback name, or be in
     the settings. DNS rebinding can point any name at localhost, so the middleware also checks the name in Host. A
@@ -28,6 +39,13 @@ def make_doorkeeper(settings: Settings) -> Middleware:
     @web.middleware
     def check(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         arrival.check(request)
+        if settings.is_sign_in_on:
+            return _sign_in(request, handler)
         return handler(request)  # returned, not awaited: saves one Python frame for the lifetime of a WebSocket
 
     return check
+
+
+async def _sign_in(request: web.Request, handler: Handler) -> web.StreamResponse:
+    request[PRINCIPAL_KEY] = await identify(request)
+    return await handler(request)

@@ -6,6 +6,7 @@ classes that its Route names. So the documents describe exactly what the handler
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -116,6 +117,15 @@ def refuse_http_1_0(request: web.Request) -> None:
     if request.version < HttpVersion11:
         log.warning("HTTP/1.0 refused", path=cut(request.path, 200), hint=HTTP_1_0_HINT)
         raise web.HTTPVersionNotSupported()
+
+
+def make_error_headers(refusal: HubError) -> dict[str, str]:
+    """Return the headers of an error response: how to sign in (RFC 9110, 11.6.1), and when to try again (10.2.3)."""
+    if refusal.status == 401:
+        return {"WWW-Authenticate": "Bearer"}
+    if "retryAfterMs" in refusal.fields:
+        return {"Retry-After": str(max(1, ceil(refusal.fields["retryAfterMs"] / 1000)))}
+    return {}
 
 
 def _as_tuple(response: Any) -> tuple[Any, ...]:

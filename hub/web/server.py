@@ -48,6 +48,7 @@ async def _serve(settings: Settings, announce: Callable[[str], None], drain_outp
     exit_guard = ExitGuard(limits=settings.limits, drain_output=drain_output)
     exit_guard.install_handlers()
     sockets = _listen(settings)
+    hub.base_url = settings.public_url or f"http://{_url_host(settings.host)}:{sockets[0].getsockname()[1]}"
     if not await _start(hub, exit_guard.stop, sockets):
         exit_guard.finish()
         return
@@ -139,6 +140,10 @@ def _listen(settings: Settings) -> list[socket.socket]:
     # A child process that outlives the hub must not hold the port: new clients would connect, and wait forever.
     call_in_children(lambda: replace_with_null(find_descriptors(port)))
     return sockets
+
+
+def _url_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _open_socket(host: str, port: int) -> socket.socket:

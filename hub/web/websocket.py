@@ -11,11 +11,12 @@ from hub.commands import table as commands
 from hub.commands.client import ClientHandle, attach
 from hub.commands.hub import Hub
 from hub.commands.intake import Intake, build_error
-from hub.errors import HubError
+from hub.errors import HubError, UnknownSession
 from hub.limits import Limits
 from hub.messages import Id
 from hub.protocols import open_protocol, protocol_names
-from hub.web.doorkeeper import principal_of
+from hub.web.doorkeeper import principal_of, refuse_bad_credential
+from hub.web.first_frame import wait_for_sign_in
 from hub.web.frames import SocketReader, WebSocket, close_websocket
 from hub.web.routes import HUB_KEY, read_query, refuse_http_1_0
 
@@ -23,6 +24,7 @@ log = structlog.get_logger()
 
 SocketTable = dict[Intake, WebSocket]
 SOCKETS_KEY: web.AppKey[SocketTable] = web.AppKey("sockets", dict)
+CLOSE_TASKS_KEY: web.AppKey[set[asyncio.Task[None]]] = web.AppKey("close_tasks", set)
 
 
 class SocketQuery(Struct):
@@ -52,7 +54,8 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
     intake = Intake(client=client, source=reader)
     request.app[SOCKETS_KEY][intake] = ws
     try:
-        await _open(client, query)
+        is_welcome = client.principal.is_signed_in or await wait_for_sign_in(client, reader)
+        await _open(client, query, is_welcome)
         del query
         while (data := await reader.next()) is not None:
             await intake.receive(data)
@@ -88,6 +91,8 @@ async def _accept(request: web.Request) -> tuple[ClientHandle, WebSocket, Socket
     """Complete the handshake, and return the new client, its socket and its query. The caller must close the client."""
     refuse_http_1_0(request)
     hub, principal = request.app[HUB_KEY], principal_of(request)
+    refuse_bad_credential(request)
+    hub.check_connection_count(principal)
     query, protocol_name = read_query(request, SocketQuery), "plain"
     if "agentId" in request.match_info:  # /agents/{agentId}/ws
         agent = await commands.get_working_agent(hub, principal, request.match_info["agentId"])
@@ -118,13 +123,34 @@ def _make_websocket(limits: Limits) -> WebSocket:
     )
 
 
-async def _open(client: ClientHandle, query: SocketQuery) -> None:
-    """Welcome the client, and subscribe it to the session of the query."""
-    await commands.welcome(client.hub, client.principal, client)
-    if client.session is not None:
-        await commands.follow_session(
-            client.hub, client.principal, client.session, client.get_open_client, query.afterSeq, query.epoch
-        )
+async def _open(client: ClientHandle, query: SocketQuery, is_welcome: bool) -> None:
+    """Welcome the client if *is_welcome*, and subscribe it to the session of the query.
+
+    A client that may not read the session, or whose session does not exist, gets an error and stays connected: its
+    first chat may make the session.
+    """
+    if is_welcome:
+        await commands.welcome(client.hub, client.principal, client)
+    if client.session is not None and client.principal.is_signed_in:
+        try:
+            await commands.follow_session(
+                client.hub, client.principal, client.session, client.get_open_client, query.afterSeq, query.epoch
+            )
+        except UnknownSession as refusal:
+            client.answer(build_error(refusal))
+
+
+def close_socket(app: web.Application, client: ClientHandle, error: HubError) -> bool:
+    """Start to close the WebSocket of a client with the code of an error. Return False if the client has none."""
+    ws = next((ws for intake, ws in app[SOCKETS_KEY].items() if intake.client is client), None)
+    if ws is None:
+        return False
+    client.answer(build_error(error))
+    client.stop_delivery()  # no frame may follow the close frame
+    task = asyncio.create_task(_disconnect(client, ws, error.close_code, error.code))
+    app[CLOSE_TASKS_KEY].add(task)
+    task.add_done_callback(app[CLOSE_TASKS_KEY].discard)
+    return True
 
 
 async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
@@ -141,5 +167,5 @@ async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
     for intake in sockets:
         intake.client.abort()
         intake.cancel()
-    await asyncio.gather(*close_tasks, return_exceptions=True)
+    await asyncio.gather(*close_tasks, *app[CLOSE_TASKS_KEY], return_exceptions=True)
     await asyncio.gather(*(intake.wait_until_finished() for intake in sockets))

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from hub import __version__
-from hub.errors import BadFrame, BadId, BadQuery, HubError, Refused, TooLarge
+from hub.errors import BadFrame, BadId, BadQuery, Denied, HubError, Refused, TooLarge, Unauthenticated
 from hub.limits import Limits
 from hub.messages import Id
 from hub.web.api.schemas import Schema, build_schemas, used_components
@@ -138,12 +138,15 @@ def _responses(route: Route, refs_by_kind: dict[Any, Schema]) -> Schema:
     return {str(status): responses[status] for status in sorted(responses)}
 
 
+OPEN_TAGS = ("Health", "Pages", "Documents")  # the tags of routes that need no sign-in
 ERROR_BODY_STATUSES = (403, 500, 505)  # error_middleware reports these errors, always with an ErrorBody
 
 
 def _list_errors(route: Route) -> Iterator[tuple[str, int]]:
     """Yield each error code that a route may return, with its status."""
     kinds: list[type[HubError]] = [Refused, HubError, *route.raises]
+    if route.tag not in OPEN_TAGS:
+        kinds += [Unauthenticated, Denied]
     if route.body is not None:
         kinds += [BadFrame, BadId, TooLarge]
     if route.query is not None:

@@ -1,0 +1,125 @@
+"""Finds the principal of a request: by its Authorization header, its ticket, its trusted proxy or its cookie."""
+
+from aiohttp import web
+
+from hub.access.doors import is_loopback, is_own_origin
+from hub.access.principal import NOBODY, Principal
+from hub.access.proxies import is_trusted_proxy
+from hub.commands import table as commands
+from hub.commands.directory import ForeignUser
+from hub.errors import Refused, Unauthenticated
+from hub.settings import Settings
+from hub.web.arrival import CLIENT_HOST_KEY, CLIENT_SCHEME_KEY
+from hub.web.routes import HUB_KEY
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+SECURE_COOKIE = "__Host-hubbub"  # browsers take this name only with Secure, over https
+COOKIE_SECONDS = 30 * 24 * 3600
+# True if the request has a credential that is not valid. A WebSocket is then refused before the upgrade.
+BAD_CREDENTIAL_KEY = web.RequestKey("bad_credential", bool)
+
+
+async def identify(request: web.Request) -> Principal:
+    """Return the principal of a request, or NOBODY. Raises StorageUnavailable.
+
+    The first of these that the request has decides, also if it is not valid: the Authorization header, a ticket, the
+    user of a trusted proxy, the cookie.
+    """
+    for find in (_find_by_header, _find_by_ticket, _find_by_proxy, _find_by_cookie):
+        try:
+            principal = await find(request)
+        except Unauthenticated:
+            request[BAD_CREDENTIAL_KEY] = find is not _find_by_cookie  # an old cookie must not refuse the `auth` frame
+            return NOBODY
+        if principal is not None:
+            return principal
+    return NOBODY
+
+
+async def _find_by_header(request: web.Request) -> Principal | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    return await commands.authenticate(request.app[HUB_KEY], NOBODY, token.strip())
+
+
+async def _find_by_ticket(request: web.Request) -> Principal | None:
+    ticket = request.query.get("ticket")
+    if ticket is None:
+        return None
+    session_id = None if request.path.endswith("/ws") else request.match_info.get("id", "")
+    origin = request.headers.get("Origin")
+    return await commands.redeem_ticket(request.app[HUB_KEY], NOBODY, ticket, origin, session_id)
+
+
+async def _find_by_proxy(request: web.Request) -> Principal | None:
+    hub = request.app[HUB_KEY]
+    header = hub.settings.user_header
+    name = request.headers.get(header, "") if header is not None else ""
+    if not name or not is_trusted_proxy(request.remote or "", hub.settings.trusted_proxies):
+        return None
+    return await commands.find_foreign_user(hub, NOBODY, ForeignUser(kind="proxy", subject=name, name=name))
+
+
+async def _find_by_cookie(request: web.Request) -> Principal | None:
+    value = request.cookies.get(cookie_name(request))
+    if value is None or not _may_use_cookie(request):
+        return None
+    return await commands.authenticate(request.app[HUB_KEY], NOBODY, value)
+
+
+def _may_use_cookie(request: web.Request) -> bool:
+    """Return whether the request comes from a page of the hub, or is a safe request without an Origin.
+
+    SameSite=Lax is not enough: a page of another port of the same host is of the same site.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return request.method in SAFE_METHODS and "Upgrade" not in request.headers
+    settings = request.app[HUB_KEY].settings
+    return is_own_origin(settings, origin, request[CLIENT_HOST_KEY], request[CLIENT_SCHEME_KEY])
+
+
+def cookie_name(request: web.Request) -> str:
+    """Return the name of the cookie. Without https it has the port, because browsers share cookies among ports."""
+    if request[CLIENT_SCHEME_KEY] == "https":
+        return SECURE_COOKIE
+    port = request[CLIENT_HOST_KEY].rpartition(":")[2]
+    return f"hubbub-{port}" if port.isdecimal() else "hubbub"
+
+
+def set_cookie(request: web.Request, response: web.StreamResponse, value: str) -> None:
+    """Sign the browser in. Raises Refused without https, except on a loopback name or with `allow_http`."""
+    is_secure = request[CLIENT_SCHEME_KEY] == "https"
+    check_scheme(request)
+    response.set_cookie(
+        cookie_name(request),
+        value,
+        max_age=COOKIE_SECONDS,
+        httponly=True,
+        secure=is_secure,
+        samesite="Lax",
+        path="/",
+    )
+
+
+def check_scheme(request: web.Request) -> None:
+    """Raise Refused if the hub must not sign a browser in over the request's scheme."""
+    name = request[CLIENT_HOST_KEY].rpartition(":")[0] or request[CLIENT_HOST_KEY]
+    settings: Settings = request.app[HUB_KEY].settings
+    if request[CLIENT_SCHEME_KEY] != "https" and not is_loopback(name) and not settings.allow_http:
+        raise Refused(
+            "browsers sign in over https only: put the hub behind a proxy with https and set trusted_proxies, or set "
+            "allow_http = true in hubbub.toml for a network in which you trust everyone"
+        )
+
+
+def clear_cookie(request: web.Request, response: web.StreamResponse) -> None:
+    """Sign the browser out."""
+    response.del_cookie(
+        cookie_name(request),
+        path="/",
+        secure=request[CLIENT_SCHEME_KEY] == "https",
+        httponly=True,
+        samesite="Lax",
+    )
