@@ -11,7 +11,7 @@ from support.hub import Hub
 from support.sockets import frames
 from support.waiting import PATIENCE, eventually
 
-from hub.access.principal import ALL_ACTIONS, LOCAL, Principal
+from hub.access.principal import LOCAL, Principal
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle, attach
 from hub.errors import BadId, NotRunning, UnknownFile, UnknownInterrupt, UnknownSession
@@ -19,7 +19,7 @@ from hub.ids import Key, id_of, key_prefix, session_key, tenant_of
 from hub.messages import Cancel, Chat, Fork, Page, PageRequest, Resume, Subscribe, Typing
 from hub.protocols import open_protocol
 
-ACME = Principal(id="ann", name="Ann", tenant="acme", may=ALL_ACTIONS)
+ACME = Principal(id="ann", name="Ann", tenant="acme", role="operator")
 
 
 class Listener:
@@ -200,4 +200,4 @@ async def test_a_session_id_cannot_name_another_tenant(hub: Hub) -> None:
         await commands.list_messages(hub.door, LOCAL, "acme/s1", PageRequest(9))
     for tenant in ("", "acme/sub", "a b"):
         with pytest.raises(ValueError, match="the tenant .* is not a valid id"):
-            Principal(id="eve", name="Eve", tenant=tenant)
+            Principal(id="eve", name="Eve", role="member", tenant=tenant)

@@ -36,7 +36,7 @@ from hub.web.app import make_app
 
 # Fields whose values differ in each run, or are the test's own: only their types are compared.
 VOLATILE = {"runId", "messageId", "epoch", "connectionId", "ts", "runIds", "messageIds", "agents", "version"}
-VOLATILE_OVER_HTTP = VOLATILE | {"id", "created", "data", "size", "fileId"}
+VOLATILE_OVER_HTTP = VOLATILE | {"id", "created", "data", "size", "fileId", "inviteId", "expires", "link", "ticket"}
 BLOCK_KINDS = {
     ("json", "command"),
     ("json", "answer"),

@@ -1284,10 +1284,50 @@ async def test_the_hub_obeys_a_limit_of_the_environment(process: HubProcess) -> 
         await wait_for_pong(client)
 
 
-# Limits that no code reads yet.
-UNUSED = {"auth_frame_bytes", "auth_seconds"}
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@obeys("auth_seconds")
+async def test_a_client_that_does_not_sign_in_is_closed_with_4502(tmp_path: Path) -> None:
+    hub = await Hub(tmp_path, options={"sign_in": True}).start(auth_seconds=0.2)
+    client = await hub.connect()
+    assert await client.wait_closed() == 4502
+    await hub.stop()
+
+
+@obeys("auth_frame_bytes")
+async def test_a_long_frame_before_the_sign_in_closes_the_socket_with_1009(tmp_path: Path) -> None:
+    """At `auth_frame_bytes` the frame is read, past it the socket is closed."""
+    hub = await Hub(tmp_path, options={"sign_in": True}).start(auth_frame_bytes=1237)
+    for size, code in ((1237, None), (1238, 1009)):
+        client = await hub.connect()
+        await client.ws.send_str(padded({"type": "ping"}, size))
+        assert (await client.next())["code"] == ("unauthenticated" if code is None else "too_large")
+        if code is not None:
+            assert await client.wait_closed() == code
+    await hub.stop()
+
+
+@obeys("principal_connections")
+async def test_a_principal_has_a_limited_number_of_connections(tmp_path: Path) -> None:
+    """The next one gets 429 with Retry-After, or close code 4504 after its `auth`. A closed one makes room."""
+    hub = await Hub(tmp_path, options={"sign_in": True}).start(principal_connections=2)
+    key = await hub.key("ann")
+    first, _ = await hub.connect(headers=bearer(key)), await hub.connect(headers=bearer(key))
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+        await hub.connect(headers=bearer(key))
+    assert refusal.value.status == 429 and refusal.value.headers is not None and refusal.value.headers["Retry-After"]
+    third = await hub.connect()
+    await third.send(type="auth", token=key)
+    assert await third.wait_closed() == 4504
+    await hub.connect(headers=bearer(await hub.key("bob")))
+    await first.close()
+    await eventually(lambda: len(hub.door.clients.by_connection) == 2)
+    await hub.connect(headers=bearer(key))
+    await hub.stop()
 
 
 def test_every_limit_has_a_test() -> None:
     """A new limit needs a test here, and each name in a test is a limit."""
-    assert TESTED | UNUSED == {field.name for field in attrs.fields(Limits)} and not TESTED & UNUSED
+    assert TESTED == {field.name for field in attrs.fields(Limits)}

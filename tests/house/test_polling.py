@@ -12,6 +12,7 @@ SLEEPERS = {
     ("adapters/chat_agent.py", "answer"): "the pause between two requests to a model's endpoint",
     ("client/link.py", "run"): "the pause before the next connection",
     ("client/pages.py", "read"): "the pause before the next try",
+    ("commands/housekeeping.py", "_run"): "the pause before the next run of the periodic tasks",
     ("node/upkeep.py", "_every"): "the pause before the next run of a periodic task",
 }
 

@@ -11,7 +11,7 @@ from support.hub import Client, Hub
 from support.process import HubProcess
 from support.waiting import PATIENCE, eventually
 
-from hub.access.principal import ALL_ACTIONS, Principal
+from hub.access.principal import Principal
 from hub.commands import table as commands
 from hub.errors import AlreadyResolved, StorageUnavailable
 from hub.ids import Key
@@ -46,7 +46,7 @@ async def beside(run):
         await asyncio.sleep(0.001)
     yield f"{question.result().payload} {count}"
 """
-ANN = Principal(id="ann", name="Ann", may=ALL_ACTIONS)
+ANN = Principal(id="ann", name="Ann", role="operator")
 
 
 async def start(hub: Hub, code: str = ASKS, name: str = "asks", **limits: Any) -> None:

@@ -13,7 +13,10 @@ import attrs
 from aiohttp import web
 from support.waiting import PATIENCE, eventually
 
+from hub.access.principal import OPERATOR
+from hub.access.records import TenantRole
 from hub.commands import hub as commands
+from hub.commands import table
 from hub.ids import Key
 from hub.limits import Limits
 from hub.node import draining
@@ -146,6 +149,11 @@ class Hub:
         await site.start()
         self.port = site.port
         return self
+
+    async def key(self, name: str, role: TenantRole | None = None, **options: Any) -> str:
+        """Return a new key of a program with this name. The hub was started with the option `sign_in`."""
+        new_key = await table.create_key(self.door, OPERATOR, name, role=role, **options)
+        return new_key.key
 
     @property
     def node(self) -> Node:

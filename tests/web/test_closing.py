@@ -11,7 +11,6 @@ from support.hub import Hub
 from support.sockets import client_frame, open_websocket, read_until
 from support.waiting import PATIENCE, eventually
 
-from hub.access.principal import Principal
 from hub.errors import Draining, HubError, SessionDeleted, StorageUnavailable
 from hub.web.websocket import close_all_sockets
 
@@ -142,20 +141,6 @@ async def test_a_client_that_ignores_the_rate_limit_is_closed_with_4004(hub: Hub
     assert {error["code"] for error in errors} == {"rate_limited"} and 0 < errors[0]["retryAfterMs"] <= 1000
     assert errors[-1]["retryAfterMs"] > 19_000 and "more than 1 command" in errors[0]["message"]
     assert [frame["ref"] for frame in client.frames] == list(range(len(client.frames)))
-
-
-@pytest.mark.parametrize(("query", "protocols"), [("", ()), ("?sessionId=s1", ()), ("", ("hubbub.v1",))])
-async def test_a_principal_without_the_read_permission_is_closed_with_4507(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch, query: str, protocols: tuple[str, ...]
-) -> None:
-    """After the error `denied`, in each protocol, with and without a session in the address."""
-    await hub.start()
-    writer = Principal(id="writer", name="Writer", may=frozenset({"write"}))
-    monkeypatch.setattr("hub.web.websocket.principal_of", lambda request: writer)
-    client = await hub.connect(query, protocols=protocols)
-    assert await client.wait_closed() == 4507
-    assert [frame["code"] for frame in client.frames] == ["denied"]
-    await eventually(lambda: not hub.node.registry.connections)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""Grants: what a role in a session allows, as the grants are now, also on open connections."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import attrs
+import pytest
+from support.hub import Client, Hub
+
+from hub.access.principal import OPERATOR
+from hub.commands import table as commands
+
+
+@attrs.define
+class People:
+    """A hub with sign-in, with the keys and ids of Ann, who owns the session s1, and of Bob."""
+
+    hub: Hub
+    keys: dict[str, str]
+    ids: dict[str, str]
+
+    async def connect(self, name: str, query: str = "") -> Client:
+        return await self.hub.connect(query, extended=True, headers={"Authorization": f"Bearer {self.keys[name]}"})
+
+
+@pytest.fixture
+async def people(tmp_path: Path) -> AsyncIterator[People]:
+    hub = await Hub(tmp_path, options={"sign_in": True}).start()
+    keys, ids = {}, {}
+    for name in ("ann", "bob"):
+        new_key = await commands.create_key(hub.door, OPERATOR, name)
+        keys[name], ids[name] = new_key.key, new_key.principal.id
+    people = People(hub, keys, ids)
+    ann = await people.connect("ann")
+    await ann.send(type="chat", agentId="echo", sessionId="s1", message="secret")
+    await ann.until_done()
+    yield people
+    await hub.stop()
+
+
+async def give(people: People, name: str, role: str | None) -> None:
+    await commands.change_member(people.hub.door, OPERATOR, "s1", people.ids[name], role)  # type: ignore[arg-type]
+
+
+async def test_the_sender_of_the_first_message_owns_the_session(people: People) -> None:
+    """The next one finds a session that looks missing."""
+    (owner,) = await commands.list_members(people.hub.door, OPERATOR, "s1")
+    assert (owner.id, owner.role) == (people.ids["ann"], "owner")
+    bob = await people.connect("bob")
+    for number, session in enumerate(("s1", "s2")):
+        await bob.send(type="subscribe", sessionId=session, ref=number)
+    foreign, missing = [await bob.next() for _ in range(2)]
+    assert foreign["code"] == "unknown_session"
+    assert {**foreign, "ref": 1} == {**missing, "message": foreign["message"], "sessionId": "s1"}
+    assert missing["message"].replace("s2", "s1") == foreign["message"]
+    await bob.send(type="chat", agentId="echo", sessionId="s1", message="hello")
+    assert (await bob.next())["code"] == "unknown_session"
+
+
+async def test_a_viewer_reads_and_does_not_write(people: People) -> None:
+    """The refusal names the role that is needed and who can give it."""
+    await give(people, "bob", "viewer")
+    bob = await people.connect("bob")
+    await bob.send(type="subscribe", sessionId="s1", history=9)
+    assert (await bob.next())["history"][0]["content"] == "secret"
+    await bob.send(type="chat", agentId="echo", sessionId="s1", message="hello")
+    refusal = await bob.until_type("error")
+    assert refusal["code"] == "denied" and "member" in refusal["message"] and "owner" in refusal["message"]
+    await give(people, "bob", "member")
+    await bob.send(type="chat", agentId="echo", sessionId="s1", message="hello")
+    await bob.until_done()
+
+
+async def test_a_removed_member_hears_nothing_more(people: People) -> None:
+    """The subscription ends with `unknown_session`; the connection stays."""
+    await give(people, "bob", "member")
+    bob, ann = await people.connect("bob"), await people.connect("ann")
+    await bob.send(type="subscribe", sessionId="s1")
+    await bob.until_type("subscribed")
+    await give(people, "bob", None)
+    assert (await bob.until_type("error"))["code"] == "unknown_session"
+    await ann.send(type="chat", agentId="echo", sessionId="s1", message="more")
+    await ann.until_done()
+    await bob.send(type="ping")
+    assert [frame["type"] for frame in bob.frames[bob.frames.index(await bob.until_type("pong")) - 1 :]][-1] == "pong"
+    assert "more" not in str(bob.frames)
+
+
+async def test_a_group_hears_only_the_sessions_that_its_client_may_read(people: People) -> None:
+    """It is asked again at the start of each run."""
+    bob, ann = await people.connect("bob"), await people.connect("ann")
+    await bob.send(type="subscribe", agentId="echo")
+    await bob.until_type("subscribed")
+    await ann.send(type="chat", agentId="echo", sessionId="s1", message="first")
+    await ann.until_done()
+    await give(people, "bob", "viewer")
+    await ann.send(type="chat", agentId="echo", sessionId="s1", message="second")
+    await bob.until_done()
+    assert bob.text() == "second "
+
+
+async def test_the_last_owner_cannot_be_removed(people: People) -> None:
+    from hub.errors import LastOwner
+
+    with pytest.raises(LastOwner):
+        await give(people, "ann", "member")
+    await give(people, "bob", "owner")
+    await give(people, "ann", None)
+
+
+async def test_a_new_role_reaches_open_connections(people: People) -> None:
+    """A member who becomes an observer can read all sessions, and write in none."""
+    bob = await people.connect("bob")
+    await commands.change_principal(people.hub.door, OPERATOR, "bob", role="observer")
+    await bob.send(type="subscribe", sessionId="s1")
+    await bob.until_type("subscribed")
+    await bob.send(type="chat", agentId="echo", sessionId="s3", message="hello")
+    assert (await bob.until_type("error"))["code"] == "denied"
+
+
+async def test_the_list_has_the_sessions_that_one_may_read(people: People) -> None:
+    from hub.access.principal import Principal
+    from hub.messages import PageRequest
+
+    hub = people.hub.door
+    bob = await hub.directory.authenticate(people.keys["bob"])
+    assert isinstance(bob, Principal)
+    assert (await commands.list_sessions(hub, bob, PageRequest(9))).rows == []
+    await give(people, "bob", "viewer")
+    assert [row.sessionId for row in (await commands.list_sessions(hub, bob, PageRequest(9))).rows] == ["s1"]
+
+
+async def test_the_grants_are_there_after_a_restart(people: People) -> None:
+    await give(people, "bob", "viewer")
+    await people.hub.stop()
+    await people.hub.start()
+    members = await commands.list_members(people.hub.door, OPERATOR, "s1")
+    assert [(member.name, member.role) for member in members] == [("ann", "owner"), ("bob", "viewer")]
