@@ -44,7 +44,6 @@ HubError
 │   ├── CredentialRevoked   a credential that was revoked
 │   └── SignInTimeout       a WebSocket whose client did not sign in in time
 ├── BadLink                 a link that is wrong, expired, used or revoked
-├── TooManyConnections      a principal with as many connections as the limit allows
 └── Refused                 a request with a Host or Origin that is not allowed, or through a proxy without sign-in
 
 AgentError is separate: an agent raises it to end its run with an error text for users.
@@ -259,9 +258,6 @@ class BadLink(HubError):
     def __init__(self) -> None:
         super().__init__("this link is wrong, expired, used or revoked: ask for a new one where you got it")
 
-
-class TooManyConnections(HubError):
-    code, status, close_code = "too_many_connections", 429, 4504
 
 
 class AgentError(Exception):
