@@ -259,7 +259,6 @@ class BadLink(HubError):
         super().__init__("this link is wrong, expired, used or revoked: ask for a new one where you got it")
 
 
-
 class AgentError(Exception):
     """Raise it in an agent to end the run with an error; clients receive *message* and *code*.
 
