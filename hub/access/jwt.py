@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import orjson
 
+from hub.messages.commands import MAX_TOKEN_LENGTH
 from hub.text import escape_unprintable, to_one_line
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 ALGORITHMS: tuple[Algorithm, ...] = ("HS256", "RS256", "ES256", "EdDSA")
-MAX_TOKEN_LENGTH = 8 * 1024
+
 MAX_SUBJECT_LENGTH = 255  # OpenID Connect Core 1.0, section 2
 MAX_NAME_LENGTH = 100
 MAX_SECONDS = 2**53 // 1000  # JavaScript holds a time in ms up to it exactly
