@@ -25,7 +25,6 @@ from support.tokens import (
 
 from hub.access.jwt import (
     MAX_KEYS,
-    MAX_TOKEN_LENGTH,
     TokenHeader,
     TokenKey,
     TokenRefused,
@@ -37,6 +36,7 @@ from hub.access.jwt import (
     select_keys,
     verify_token,
 )
+from hub.messages.commands import MAX_TOKEN_LENGTH
 
 RULES = TokenRules(ISSUER, AUDIENCE)
 # A verifier with a secret and public keys at the same time is the easiest one to confuse.
