@@ -106,14 +106,16 @@ class Acceptor:
     server: web.Server
     sockets: list[socket.socket]
     caps: ConnectionCaps | None
-    _addresses: dict[Any, str] = attrs.field(factory=dict, init=False)  # of the clients, by aiohttp's request handlers
+    # The addresses of the counted connections, by aiohttp's request handlers.
+    _addresses: dict[Any, str] = attrs.field(factory=dict, init=False)
     _tasks: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
     _refused_sockets: deque[tuple[float, socket.socket]] = attrs.field(factory=deque, init=False)  # with closing times
     _failure_log: RareLog = attrs.field(factory=lambda: RareLog(60.0), init=False)
     _refusal_log: RareLog = attrs.field(factory=lambda: RareLog(60.0), init=False)
 
     def start(self) -> None:
-        self._watch_losses()
+        if self.caps is not None:
+            self._watch_losses(self.caps)
         for sock in self.sockets:
             sock.setblocking(False)
             self._resume(sock)
@@ -128,20 +130,16 @@ class Acceptor:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _watch_losses(self) -> None:
-        """Let the server report lost connections. aiohttp has no callback for them."""
-        server, on_loss = self.server, self.server.connection_lost
+    def _watch_losses(self, caps: ConnectionCaps) -> None:
+        """Uncount lost connections. aiohttp's server has no callback for a loss, so this replaces its method."""
+        on_loss = self.server.connection_lost
 
         def connection_lost(handler: Any, reason: BaseException | None = None) -> None:
             on_loss(handler, reason)
-            self._leave(handler)
+            if handler in self._addresses:
+                caps.leave(self._addresses.pop(handler))
 
-        server.connection_lost = connection_lost  # type: ignore[method-assign, assignment]
-
-    def _leave(self, handler: Any) -> None:
-        address = self._addresses.pop(handler, None)
-        if self.caps is not None and address is not None:
-            self.caps.leave(address)
+        self.server.connection_lost = connection_lost  # type: ignore[method-assign, assignment]
 
     # --- accept -----------------------------------------------------------------------------------------------------
 
@@ -182,12 +180,13 @@ class Acceptor:
 
     async def _connect(self, connection: socket.socket, address: str) -> None:
         handler = self.server()
-        self._addresses[handler] = address
+        if self.caps is not None:
+            self._addresses[handler] = address
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: handler, connection)
         except OSError:  # the client has disconnected
             connection.close()
-            self._leave(handler)
+            self.server.connection_lost(handler)
 
     # --- refuse -----------------------------------------------------------------------------------------------------
 

@@ -199,6 +199,20 @@ async def test_a_full_hub_refuses_a_chat_that_would_start(hub: Hub) -> None:
     assert (await client.until_type("error"))["code"] == "busy"
 
 
+async def test_the_end_of_an_answer_starts_a_run_of_another_agent(hub: Hub) -> None:
+    """The run waits although its agent has a free slot, until the hub has room."""
+    await hub.start()
+    client = await hub.connect(extended=True)
+    await fill(hub, client, "s0", "s1")
+    await chat(hub, client, "s0", "echo", ifBusy="enqueue")
+    hub.node.slots.max_answers = 1
+    (hub.folder / "s0").touch()
+    await client.until_done()
+    (queued,) = hub.node.sessions[Key("s0")].queued_runs
+    (hub.folder / "s1").touch()
+    await client.until(lambda frame: frame["type"] == "run_finished" and frame["runId"] == queued.id)
+
+
 async def test_a_queued_run_waits_until_the_hub_has_room(hub: Hub) -> None:
     """Runs of two agents wait, in two sessions; each end of an answer starts one of them."""
     await hub.start()
@@ -236,3 +250,6 @@ async def test_a_call_between_agents_does_not_wait_for_room_in_the_hub(hub: Hub)
     end = await client.until(lambda frame: frame["type"] == "run_finished" and frame["sessionId"] == "s2")
     assert end["stopReason"] == "end_turn" and hub.node.slots._client_answers <= 1
     await client.find(lambda frame: frame["type"] == "run_started" and frame["sessionId"] == "s1")
+    (hub.folder / "s1").touch()
+    await eventually(lambda: not hub.node.slots._used_slots)
+    await chat(hub, client, "s3", "echo")  # the calls have not counted
