@@ -17,10 +17,11 @@ from typing import Any, cast
 
 import pytest
 
+from hub.access.records import Grant
 from hub.errors import LogDamaged, StorageUnavailable
 from hub.ids import Key
 from hub.limits import Limits, MiB
-from hub.messages import Author, Chunk, Event, HistoryMessage, RunStarted
+from hub.messages import Author, Chunk, Event, HistoryMessage, RunStarted, UserMessage
 from hub.seams import Seams
 from hub.storage.log import LogUnusable
 from hub.storage.records import Append, FileRecord, Head, RunRecord
@@ -32,7 +33,7 @@ from hub.storage.sqlite.event_rows import event_to_commit
 from hub.storage.sqlite.log import SqliteLog
 from hub.storage.sqlite.migrations import MIGRATIONS
 from hub.storage.sqlite.pacing import CommitPacer
-from hub.storage.sqlite.sessions import SESSION_LISTS
+from hub.storage.sqlite.sessions import GRANTED_SESSION_LISTS, SESSION_LISTS
 from hub.storage.sqlite.threads import READER_THREADS
 from hub.storage.sqlite.wal import PREALLOCATED_BYTES, WalPreallocator
 
@@ -717,6 +718,29 @@ async def test_data_of_an_earlier_release_is_read(opener: Opener, path: Path) ->
     ]
 
 
+async def test_a_file_of_schema_9_gets_the_tables_of_access(opener: Opener, path: Path) -> None:
+    """Its sessions stay, and have no grants. A start that is killed in the middle of the migration is repeated."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.create_function("as_loose", -1, event_to_commit)
+        db.executescript(f"{''.join(MIGRATIONS[:9])}; PRAGMA user_version = 9")
+        db.execute("INSERT INTO sessions (id, epoch, floor, created) VALUES ('s', 'e', 0, 0)")
+        db.execute(
+            """INSERT INTO loose (size, events) VALUES (9, '[["s",1,5,[[1,5,"stream","main","r","m",0,"x"]]]]')"""
+        )
+        db.commit()
+        count = len(MIGRATIONS[9].split(";"))
+    for statements in range(1, count):
+        with closing(sqlite3.connect(path)) as db:  # closed in a transaction, as by a kill
+            db.executescript(f"BEGIN IMMEDIATE; {';'.join(MIGRATIONS[9].split(';')[:statements])}")
+    log = await opener()
+    assert await log.sessions.find(Key("s")) == Head(Key("s"), "e", 1, 0) and await content(log, "s") == "x"
+    assert await log.access.find_grants(Key("s")) == {}
+    await log.access.save(Grant(Key("s"), "p_1", "owner"))
+    await put(log, Append(Key("s"), [text("y")], owner="p_2"))
+    assert await log.access.find_grants(Key("s")) == {"p_1": "owner"}
+
+
 async def test_history_is_plain_sql(opener: Opener, path: Path) -> None:
     """A person with the sqlite3 shell can read the conversation."""
     log = await opener()
@@ -909,6 +933,28 @@ async def test_a_list_of_30_costs_the_same_at_100_000_sessions_as_at_1_000(tmp_p
     assert few == many and max(many) < 31 * 50
 
 
+async def test_a_readers_list_costs_the_same_with_any_number_of_foreign_sessions(tmp_path: Path) -> None:
+    """It reads the sessions of the reader's grants, and no others."""
+    counted: list[list[int]] = []
+    for count in (1_000, 50_000):
+        path = tmp_path / f"{count}.db"
+        log = SqliteLog(f"sqlite:///{path}", Limits(), Seams())
+        await log.start(lambda session, events: None)
+        await log.close()
+        many_sessions(path, count)
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("INSERT INTO grants SELECT id, 'p_' || n % 7, 'owner' FROM sessions WHERE n > 50")
+            db.execute("INSERT INTO grants SELECT id, 'p_ann', 'viewer' FROM sessions WHERE n <= 40")
+        counted.append([])
+        for order, ts in (("desc", 10**15), ("asc", 0)):
+            values = {"prefix": "", "readers": '["p_ann"]', "agent": None, "since": 0, "until": 10**15, "limit": 31}
+            steps, plan = steps_and_plan(path, GRANTED_SESSION_LISTS[order], values | {"ts": ts, "id": "s"})
+            counted[-1].append(steps)
+            assert "SEARCH grants USING" in plan and "SCAN s" not in plan.replace("SCAN session", ""), plan
+    few, many = counted
+    assert few == many and max(many) < 40 * 100
+
+
 async def test_start_reads_little(opener: Opener, path: Path) -> None:
     """Start does not read a large file: damage in the middle of its events affects only their readers."""
     log = await opener()
@@ -1094,6 +1140,32 @@ async def test_a_deletion_that_is_in_the_file_despite_an_error_counts(opener: Op
     with pytest.raises(StorageUnavailable):
         await log.sessions.delete(Key("s"))
     assert await content(log, "s") == "b"
+
+
+async def test_an_erasure_that_is_in_the_file_despite_an_error_counts(
+    opener: Opener, path: Path, doubtful: type[Doubtful]
+) -> None:
+    """It returns the files, and the old text is in no file. An erasure that failed is refused, and can be repeated."""
+    log = await opener()
+    ann = Author("p_ann", "Ann")
+    event = Event(None, None, UserMessage(messageId="u", author=ann, content="my secret f_1"))
+    for key in map(Key, ("s", "t")):
+        await put(log, Append(key, [event]))
+    await log.files.add(
+        FileRecord(fileId="f_1", key=Key("s"), name="a.txt", type="text/plain", size=1, digest="0" * 64)
+    )
+    old = await log.sessions.find(Key("s"))
+    doubtful.marks, doubtful.after, doubtful.errors = ("UPDATE sessions SET epoch",), False, 1
+    with pytest.raises(StorageUnavailable, match="disk I/O error"):
+        await log.sessions.erase_messages(Key("s"), "p_ann")
+    assert await log.sessions.find(Key("s")) == old and await log.files.find("f_1") is not None
+    for key, files in ((Key("s"), ["f_1"]), (Key("t"), [])):
+        doubtful.marks, doubtful.after, doubtful.errors = ("COMMIT",), True, 1
+        assert [file.fileId for file in await log.sessions.erase_messages(key, "p_ann")] == files
+        assert doubtful.errors == 0
+    assert old is not None and (await log.sessions.make(Key("s")))[0].epoch != old.epoch
+    assert await put(log, Append(Key("s"), [text("x")])) == 2
+    assert [file.name for file in path.parent.iterdir() if b"secret" in file.read_bytes()] == []
 
 
 async def test_an_error_before_the_commit_stores_nothing(opener: Opener, doubtful: type[Doubtful]) -> None:

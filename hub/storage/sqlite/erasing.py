@@ -42,7 +42,7 @@ ERASE_RUNS = f"""
     UPDATE runs SET record = json_remove(
         json_set(record, '$.message', '{ERASED}', '$.author.name', ''), '$.parts', '$.metadata')
     WHERE session = :session AND json_extract(iif(json_valid(record), record, '{{}}'), '$.author.id') = :principal
-    AND json_extract(record, '$.message') <> '{ERASED}'"""
+    AND (json_extract(record, '$.message'), json_extract(record, '$.author.name')) IS NOT ('{ERASED}', '')"""
 ERASE_CHATS = "UPDATE chats SET digest = '' WHERE session = :session AND principal = :principal AND digest <> ''"
 # The rest of the table `damaged` that may have text of the session: these parts cannot be decoded, so all go.
 ERASE_DAMAGED_PARTS = """
