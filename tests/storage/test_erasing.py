@@ -30,7 +30,9 @@ from hub.messages import (
 )
 from hub.storage.log import ERASED
 from hub.storage.records import Append, ChatRecord, RunRecord
+from hub.storage.sqlite import wal
 from hub.storage.sqlite.log import SqliteLog
+from hub.storage.sqlite.wal import PREALLOCATED_BYTES
 
 S, T = Key("s"), Key("acme/t")
 ANN, BOB = Author("p_ann", "Ann Secret"), Author("p_bob", "Bob")
@@ -282,6 +284,30 @@ def sqlite_log(hub: OpenedLog) -> SqliteLog:
     return hub.log
 
 
+async def test_an_erasure_has_a_commit_of_its_own(hub: OpenedLog, sqlite_log: SqliteLog) -> None:
+    """After an error in the commit, the epochs say whether it is in the file; so it has no other requests."""
+    await put_all(hub, message("u", ANN))
+    before = hub.log.commit_totals.commits
+    await asyncio.gather(
+        *(hub.put(Append(Key(f"t{n}"), [chunk("x")])) for n in range(9)), hub.log.sessions.erase_messages(S, "p_ann")
+    )
+    await hub.log.close()
+    assert hub.log.commit_totals.commits > before + 1
+
+
+async def test_the_emptied_wal_is_preallocated_again(
+    hub: OpenedLog, sqlite_log: SqliteLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the WAL had its full size before."""
+    monkeypatch.setattr(wal, "MAX_WAL_BYTES", PREALLOCATED_BYTES + 1)
+    for n in range(3):
+        await hub.put(message(f"u{n}", ANN, "x" * PREALLOCATED_BYTES))
+    await hub.log.sessions.erase_messages(S, "p_ann")
+    assert (tmp_path / "hub.db-wal").stat().st_size == 0
+    await put_all(hub, Append(S, [chunk("x")]), Append(S, [chunk("y")]))
+    assert (tmp_path / "hub.db-wal").stat().st_size > PREALLOCATED_BYTES
+
+
 async def test_a_reader_delays_the_end_of_the_old_text(hub: OpenedLog, sqlite_log: SqliteLog, tmp_path: Path) -> None:
     """While another process reads the log, the WAL may contain the text, and the log can be written."""
     await put_all(hub, message("u", ANN))
@@ -320,7 +346,11 @@ def change(folder: Path, statement: str, *values: Any) -> None:
         assert db.execute(statement, values).rowcount == 1
 
 
-@pytest.mark.parametrize("statement", ["events = 'x' || events", """events = replace(events, '\\"content', '\\"')"""])
+BROKEN_ID = """events = replace(events, 'p_ann', 'p_"nn')"""  # and so broken JSON
+BROKEN_BODY = """events = replace(events, '\\"content', '\\"')"""
+
+
+@pytest.mark.parametrize("statement", ["events = 'x' || events", BROKEN_ID, BROKEN_BODY])
 async def test_damaged_events_refuse_an_erasure(
     hub: OpenedLog, sqlite_log: SqliteLog, tmp_path: Path, statement: str
 ) -> None:
