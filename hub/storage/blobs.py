@@ -240,6 +240,10 @@ class Files:
         """
         for upload in self._uploads:
             upload.session_is_deleted = upload.session_is_deleted or upload.key == key
+        await self.forget_files(key, files)
+
+    async def forget_files(self, key: Key, files: Iterable[FileRecord]) -> None:
+        """Remove the blobs that only *files* used: records of a session that the log deleted."""
         self.quota.add(key, -sum(max(file.size, MIN_COUNTED_BYTES) for file in files))
         # In a task, so that the blobs are removed even if the caller is cancelled.
         await asyncio.shield(self._start_task(self._remove_with_locks({file.digest for file in files})))

@@ -86,8 +86,12 @@ class EventStore(ABC):
         """
 
     @abstractmethod
-    async def purge(self) -> None:
-        """Free the space of the events of deleted sessions, in commits of limited size. No reader sees these events."""
+    async def purge(self, thoroughly: bool = False) -> None:
+        """Free the space of the events of deleted sessions, in commits of limited size. No reader sees these events.
+
+        With *thoroughly*, no file of the log contains data of deleted sessions afterwards. As long as another process
+        reads the log, only the write-ahead log may contain such data; the hub empties it when that process has ended.
+        """
 
 
 class RunStore(ABC):
@@ -161,9 +165,8 @@ class SessionStore(ABC):
         unless a message of another user has the id, too; returns their records. If there is nothing to erase,
         nothing changes.
 
-        Then no file of the log contains the old text. As long as another process reads the log, only its write-ahead
-        log may contain it; the log empties that file when the other process has ended. Do not call erase_messages()
-        while an append to the session is queued.
+        Afterwards no file of the log contains the old text, as after a thorough EventStore.purge(). Do not call
+        erase_messages() while an append to the session is queued.
         """
 
     @abstractmethod

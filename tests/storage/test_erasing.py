@@ -275,6 +275,18 @@ async def test_no_file_contains_an_erased_text(hub: OpenedLog, tmp_path: Path, s
     assert find_text(tmp_path) == []
 
 
+async def test_no_file_contains_a_deleted_session_after_a_thorough_purge(hub: OpenedLog, tmp_path: Path) -> None:
+    """Also if it has nothing to purge, because an earlier purge was not thorough."""
+    for purges in ([True], [False, True]):
+        await talk(hub, 7)
+        await hub.log.sessions.delete(S)
+        assert find_text(tmp_path) != []
+        for thoroughly in purges:
+            await hub.log.events.purge(thoroughly)
+        assert find_text(tmp_path) == []
+        await hub.log.sessions.delete(T)
+
+
 # --- SQLite only ----------------------------------------------------------------------------------------------------
 
 

@@ -28,12 +28,13 @@ from support.waiting import PATIENCE, eventually
 from hub.errors import BadQuery, BadType, FileTooLarge, QuotaExceeded, StorageUnavailable, UnknownFile, UnknownSession
 from hub.ids import Key
 from hub.limits import KiB, Limits, MiB
+from hub.messages import Author, Event, UserMessage
 from hub.seams import Seams
 from hub.sessions.file_access import make_file_access
 from hub.storage.blobs import Files
 from hub.storage.log import Log, LogUnusable
 from hub.storage.quota import MIN_COUNTED_BYTES
-from hub.storage.records import FileRecord
+from hub.storage.records import Append, FileRecord
 from hub.storage.sqlite.files import SqliteFiles
 from hub.storage.sqlite.log import SqliteLog
 from hub.storage.sqlite.threads import LogThreads
@@ -531,6 +532,26 @@ async def test_random_uploads_and_deletions_keep_used_blobs(tmp_path: Path) -> N
         assert on_disk(tmp_path) == sorted(named)
         await asyncio.gather(*(delete_session(files, log, session) for session in sessions))
         assert on_disk(tmp_path) == [] and not files.quota._bytes and files.quota._total == 0
+
+
+async def test_erased_files_leave_their_session(tmp_path: Path) -> None:
+    """Their blobs go, unless another file has the same bytes, and they do not count. Uploads to the session go on."""
+    async with store(tmp_path) as (files, log, _):
+        kept = await files.save(Key("a"), "x", TEXT, b"twice")
+        said = [await files.save(Key("a"), "x", TEXT, data) for data in (b"twice", b"once")]
+        author = Author("p_ann", "Ann")
+        content = " and ".join(file.fileId for file in said)
+        event = Event(None, None, UserMessage(messageId="u", author=author, content=content))
+        stored: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        log.events.append(Append(Key("a"), [event]), stored.set_result)
+        assert await asyncio.wait_for(stored, PATIENCE) == 1
+        async with files.upload(Key("a"), "x", TEXT) as upload:
+            await files.forget_files(Key("a"), await log.sessions.erase_messages(Key("a"), "p_ann"))
+            await upload.write(b"later")
+            await upload.finish()
+            await upload.save()
+        assert on_disk(tmp_path) == sorted([digest(b"twice"), digest(b"later")])
+        assert await files.read(kept) == b"twice" and files.quota._total == 2 * MIN_COUNTED_BYTES
 
 
 async def test_an_upload_to_a_session_that_is_deleted_is_refused(tmp_path: Path) -> None:

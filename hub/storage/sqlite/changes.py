@@ -58,7 +58,14 @@ class Probe:
     """Request for a commit that changes nothing, to learn whether the file can be written."""
 
 
-Change = EventDrop | LabelChange | SessionDeletion | MessageErasure | AccessChange | CredentialUse | Probe
+@attrs.frozen
+class WalTruncation:
+    """Request to remove old text from the write-ahead log."""
+
+
+Change = (
+    EventDrop | LabelChange | SessionDeletion | MessageErasure | AccessChange | CredentialUse | Probe | WalTruncation
+)
 
 
 @attrs.define(kw_only=True)
@@ -78,6 +85,7 @@ class Changes:
     access_changes: list[AccessChange | CredentialUse] = attrs.Factory(list)
     max_audit_entries: int | None = None
     has_probe: bool = False
+    has_truncation: bool = False  # no change of the commit: the writer makes it afterwards
 
     def __bool__(self) -> bool:
         return bool(
@@ -109,6 +117,8 @@ class Changes:
             self.new_epochs[request.key] = new_secret(8)
         elif isinstance(request, Probe):
             self.has_probe = True
+        elif isinstance(request, WalTruncation):
+            self.has_truncation = True
         else:
             self.access_changes.append(request)
         return result

@@ -10,7 +10,7 @@ from hub.limits import Limits
 from hub.messages import Event
 from hub.storage.log import AppendCallback, EventStore
 from hub.storage.records import Append
-from hub.storage.sqlite.changes import EventDrop, NewFloor
+from hub.storage.sqlite.changes import EventDrop, NewFloor, WalTruncation
 from hub.storage.sqlite.event_reading import find_streamed_message, read_page
 from hub.storage.sqlite.threads import LogThreads
 
@@ -88,8 +88,10 @@ class SqliteEvents(EventStore):
             floors |= await self._drop(EXCESS_EVENTS, {"bytes": max_bytes})
         return floors
 
-    async def purge(self) -> None:
+    async def purge(self, thoroughly: bool = False) -> None:
         await self._drop(DELETED_EVENTS, {})
+        if thoroughly:
+            await self.threads.submit(WalTruncation())
 
     async def _drop(self, statement: str, values: dict[str, int]) -> dict[Key, int]:
         """Delete the events that a query selects, but none from the start of an unfinished run on (see changes.py).

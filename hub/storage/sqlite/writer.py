@@ -132,7 +132,7 @@ class Writer:
                     return [result for write in batch for result in self._commit([write])]
                 return self._refuse(batch, error)
         self._drop_stale_heads(plan)
-        if plan.changes.erasures:
+        if plan.changes.erasures or plan.changes.has_truncation:
             self.truncate_wal(ERASURE_WAIT_MS)
         return plan.results
 
