@@ -132,8 +132,10 @@ class TerminalChat:
         """Send a message, and wait until its answer has ended. Return False after a second Ctrl-C.
 
         Meanwhile, show all answers in the session, and prompt for a reply to each question of the awaited answer.
-        Raises Closed.
+        Raises Closed. Raises Failure if the events of the session have ended, and the hub refuses a new subscription.
         """
+        if self.screen.has_ended:
+            await self._join(self.session.id)
         client_msg_id = token_hex(16)
         self.screen.own_messages.add(client_msg_id)
         answer = self.session.chat(message, agent=self.agent, client_msg_id=client_msg_id)
@@ -257,27 +259,27 @@ class TerminalChat:
             self.console.print(output, crop=False)  # rich prints above a Live
 
     async def _join(self, session: str) -> None:
-        if self._read_task is not None and session == self.session.id:
+        is_same = self._read_task is not None and session == self.session.id
+        if is_same and not self.screen.has_ended:
             return
         events = self.hub.subscribe(session=session)  # before session(), to show a running answer from its start
         joined_session = await self.hub.session(session, agent=self.agent)
         if self._read_task is not None:
             self._read_task.cancel()
             await asyncio.wait([self._read_task])
-            self.session.leave()
+            if not is_same:
+                self.session.leave()
             self.screen.clear()
-        self.session = joined_session
+        self.session, self.screen.has_ended = joined_session, False
         self._read_task = asyncio.create_task(self._show_events(events))
 
     async def _show_events(self, events: AsyncIterator[Event | Reset]) -> None:
         try:
             async for event in events:
                 self.screen.show(event)
-        except Closed as error:
-            self.say(Text(f"— {error.message} —", style="red"))
-        except Failure:
-            pass  # the next command of the person gets the same error, and shows it
-        self.screen.clear()  # no more events come: wake the tasks that wait until a question is closed
+        except Failure as error:  # the next message subscribes again
+            self.say(Text(f"— {to_printable(error.message)} —", style="red"))
+        self.screen.end()
 
     # --- one short function for each command: it returns False to leave, else True ------------------------------------
 

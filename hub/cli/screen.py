@@ -86,6 +86,7 @@ class Screen:
     questions: dict[str, Event] = attrs.Factory(dict)  # by the id of the question: the open questions, oldest first
     live: Live | None = None
     ended_runs: set[str] = attrs.Factory(set)
+    has_ended: bool = False  # no more events come
     _change: asyncio.Event = attrs.Factory(asyncio.Event)
     _timer: asyncio.TimerHandle | None = None
 
@@ -106,9 +107,14 @@ class Screen:
         self.questions.clear()
         self.notify()
 
+    def end(self) -> None:
+        """Clear the screen after its last event, and wake the tasks that wait for another one."""
+        self.has_ended = True
+        self.clear()
+
     async def wait_for_end(self, run: str) -> None:
-        """Wait until the end of a run is shown."""
-        await self.wait_until(lambda: run in self.ended_runs)
+        """Wait until the end of a run is shown, or until no more events come."""
+        await self.wait_until(lambda: run in self.ended_runs or self.has_ended)
         self.ended_runs.discard(run)
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:

@@ -1,6 +1,7 @@
 """The terminal client at a real terminal and in a pipe, with a real hub."""
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -14,14 +15,17 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from support.documents import ROOT
 from support.hub import Hub
 from support.proxy import Proxy
+from support.scripted import WELCOME, Peer, scripted
 from support.terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP, terminal
 from support.waiting import PATIENCE
 
 from hub.cli import questions
 from hub.cli.hubs import http_url, websocket_url
+from hub.cli.screen import Screen
 from hub.cli.text import BlockSplitter, to_printable
 from hub.ids import Key
 from hub.limits import MiB
@@ -392,6 +396,42 @@ def test_a_number_in_an_answer_stays_as_it_was_written(schema: Any, text: str, w
     form = "%s" if schema["type"] == "number" else "[%s]"
     with pytest.raises(ValueError, match=re.escape(why)):
         questions.parse_answer(schema, form % text)
+
+
+async def test_the_terminal_subscribes_again_after_the_events_have_ended_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the hub refuses the session after a reconnect. The error is shown, and the next message gets its answer."""
+    monkeypatch.setitem(WELCOME, "agents", [{"agentId": "echo", "status": "ok", "description": ""}])
+
+    async def lose(peer: Peer) -> None:
+        await peer.accept_subscribe()
+        await peer.ws.close(code=1012)
+
+    async def refuse_first(peer: Peer) -> None:
+        ref = (await peer.next("subscribe"))["ref"]
+        await peer.say("error", code="forbidden", message="no seat is free", ref=ref)
+        await peer.accept_subscribe()
+        fields = {"ref": (await peer.next("chat"))["ref"], "status": "started", "position": 0, "messageId": "m0"}
+        await peer.say("accepted", sessionId="s1", runId="r1", seq=1, **fields)
+        await peer.event("run_started", 1, messageId="m1")
+        await peer.event("stream", 2, messageId="m1", content="welcome back", offset=0)
+        await peer.event("run_finished", 3, messageId="m1", stopReason="end_turn")
+
+    async with scripted(lose, refuse_first) as url:
+        async with terminal(tmp_path, "chat", "echo", "--url", url, "--session", "s1") as screen:
+            await screen.until("no seat is free")
+            screen.type("hello" + ENTER)
+            await screen.until("welcome back", "you>", after="you> hello")
+
+
+async def test_a_screen_does_not_wait_for_a_run_after_its_last_event() -> None:
+    """The end of the run may be among the events that were not shown."""
+    screen = Screen(console=Console(file=io.StringIO()), say=lambda _: None)
+    waiting = asyncio.create_task(screen.wait_for_end("r1"))
+    screen.end()
+    async with asyncio.timeout(PATIENCE):
+        await waiting
 
 
 async def test_an_invalid_session_id_is_refused_at_the_terminal(hub: Hub, tmp_path: Path) -> None:
