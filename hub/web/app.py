@@ -7,7 +7,16 @@ import structlog
 from aiohttp import web
 
 from hub.commands.hub import Hub
-from hub.errors import Denied, Draining, HubError, Refused, StorageUnavailable, Unauthenticated, UnknownAgent
+from hub.errors import (
+    AgentBroken,
+    Denied,
+    Draining,
+    HubError,
+    Refused,
+    StorageUnavailable,
+    Unauthenticated,
+    UnknownAgent,
+)
 from hub.protocols import protocol_names
 from hub.text import cut
 from hub.web.api import agents, agui, documents, files, members, openai, sessions, sign_in
@@ -80,7 +89,7 @@ ROUTES = (
         tag="WebSocket",
         responses={101: None},
         query=SocketQuery,
-        raises=(UnknownAgent,),
+        raises=(UnknownAgent, AgentBroken),
     ),
     *agents.ROUTES,
     *sessions.ROUTES,

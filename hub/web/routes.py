@@ -70,7 +70,7 @@ class Route:
 
     *responses* maps each status to a body: a class that msgspec knows, a Content, None for no body, or a tuple of
     bodies. *responses* omits the errors that the documents add: the errors of all routes (403 and 500), of a *body*
-    (400 and 413), of a *query* or a WebSocket (400), and of a stream (505).
+    (400 and 413), of a *query* or a WebSocket (400), and of a stream or a WebSocket (505).
     *raises* lists the other errors of the handler; their response has the form of *error_body*. *path_fields* are the
     fields of *body* whose values come from the path. *headers* are request headers with their types. The route exists
     once under each of *prefixes*.

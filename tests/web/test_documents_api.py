@@ -108,6 +108,9 @@ async def test_the_openapi_document_has_the_statuses_of_each_route(http: aiohttp
     chat = paths["/api/v1/sessions/{id}/chat"]["post"]["responses"]
     assert set(chat) == {"200", "202", *"400 401 403 404 409 413 429 500 503 505".split()}
     assert "`busy`" in chat["429"]["description"]
+    for path in ("/api/v1/ws", "/api/v1/agents/{agentId}/ws"):  # a WebSocket over HTTP/1.0 is refused
+        assert "`http_version_not_supported`" in paths[path]["get"]["responses"]["505"]["description"]
+    assert "`agent_broken`" in paths["/api/v1/agents/{agentId}/ws"]["get"]["responses"]["503"]["description"]
     assert set(paths["/health"]["get"]["responses"]) == {"200", "403", "500"}
     openai = paths["/v1/chat/completions"]["post"]["responses"]
     forms = {status: openai[status]["content"]["application/json"]["schema"]["$ref"] for status in ("403", "404")}
@@ -160,7 +163,7 @@ async def test_every_command_event_and_notice_is_in_the_asyncapi_document(http: 
     assert set(messages["envelope"]["payload"]["properties"]["type"]["enum"]) == {*ENVELOPE_TYPES.values(), "status"}
     refs = [one["$ref"] for operation in document["operations"].values() for one in operation["messages"]]
     assert {ref.rpartition("/")[2] for ref in refs} == messages.keys()
-    assert [one["action"] for one in document["operations"].values()] == ["receive"] * 2 + ["send"] * 4
+    assert [one["action"] for one in document["operations"].values()] == ["receive"] * 2 + ["send"] * 5
 
 
 async def test_each_command_has_examples_that_match_its_schema(http: aiohttp.ClientSession) -> None:
@@ -211,6 +214,7 @@ async def collect_frames(hub: Hub, path: str, *protocols: str) -> list[dict[str,
         ("plain", "/api/v1/ws?sessionId=s1&stream=false", ()),
         ("envelope", "/api/v1/ws?sessionId=s1", ("hubbub.events",)),
         ("agentEnvelope", "/api/v1/agents/everything/ws?sessionId=s1", ()),
+        ("agentExtended", "/api/v1/agents/everything/ws?sessionId=s1", ("hubbub.v1",)),
     ],
 )
 async def test_the_frames_of_each_protocol_match_the_document(

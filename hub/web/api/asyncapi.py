@@ -93,7 +93,7 @@ def build_asyncapi(limits: Limits) -> Schema:
     """Return the document: two channels, and the messages of each wire protocol on them."""
     _, components = build_schemas([*COMMANDS.values(), SocketQuery], has_types=True, limits=limits)
     query = components["SocketQuery"]["properties"]
-    agent_socket_messages = [name for name in ASYNCAPI_MESSAGES if name.startswith("command.") or name == "envelope"]
+    agent_socket_messages = [name for name in ASYNCAPI_MESSAGES if not name.startswith("plain.")]
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "Hubbub", "version": __version__, "description": ASYNCAPI_DESCRIPTION},
@@ -189,5 +189,11 @@ ASYNCAPI_OPERATIONS: dict[str, Operation] = {
     ),
     "agentEnvelope": Operation(
         action="send", summary="Envelopes for clients of one agent.", channel="agentSocket", prefixes=("envelope",)
+    ),
+    "agentExtended": Operation(
+        action="send",
+        summary="Events and notices for clients of one agent that select `hubbub.v1`.",
+        channel="agentSocket",
+        prefixes=("notice.", "event."),
     ),
 }

@@ -151,7 +151,7 @@ def _list_errors(route: Route) -> Iterator[tuple[str, int]]:
         kinds += [BadFrame, BadId, TooLarge]
     if route.query is not None:
         kinds += [BadQuery, BadId]
-    if STREAM_CONTENT in route.contents:
+    if route.is_websocket or STREAM_CONTENT in route.contents:
         yield "http_version_not_supported", web.HTTPVersionNotSupported.status_code
     if route.is_websocket:
         yield "bad_request", 400  # the request is not a WebSocket's handshake
