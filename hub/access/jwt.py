@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 ALGORITHMS: tuple[Algorithm, ...] = ("HS256", "RS256", "ES256", "EdDSA")
-
 MAX_SUBJECT_LENGTH = 255  # OpenID Connect Core 1.0, section 2
 MAX_NAME_LENGTH = 100
 MAX_SECONDS = 2**53 // 1000  # JavaScript holds a time in ms up to it exactly
