@@ -1,14 +1,23 @@
 """Grants: what a role in a session allows, as the grants are now, also on open connections."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import attrs
 import pytest
 from support.hub import Client, Hub
+from support.waiting import eventually
 
-from hub.access.principal import OPERATOR
+from hub.access.principal import OPERATOR, Principal
 from hub.commands import table as commands
+from hub.commands.enforcing import recheck_session
+from hub.errors import LastOwner
+from hub.ids import Key
+from hub.messages import PageRequest
+from hub.storage.sqlite.log import SqliteLog
+from hub.storage.sqlite.threads import READER_THREADS
 
 
 @attrs.define
@@ -100,8 +109,6 @@ async def test_a_group_hears_only_the_sessions_that_its_client_may_read(people: 
 
 
 async def test_the_last_owner_cannot_be_removed(people: People) -> None:
-    from hub.errors import LastOwner
-
     with pytest.raises(LastOwner):
         await give(people, "ann", "member")
     await give(people, "bob", "owner")
@@ -119,9 +126,6 @@ async def test_a_new_role_reaches_open_connections(people: People) -> None:
 
 
 async def test_the_list_has_the_sessions_that_one_may_read(people: People) -> None:
-    from hub.access.principal import Principal
-    from hub.messages import PageRequest
-
     hub = people.hub.door
     bob = await hub.directory.authenticate(people.keys["bob"])
     assert isinstance(bob, Principal)
@@ -136,3 +140,38 @@ async def test_the_grants_are_there_after_a_restart(people: People) -> None:
     await people.hub.start()
     members = await commands.list_members(people.hub.door, OPERATOR, "s1")
     assert [(member.name, member.role) for member in members] == [("ann", "owner"), ("bob", "viewer")]
+
+
+async def test_two_first_messages_make_one_owner(people: People) -> None:
+    """The other sender gets `unknown_session`, in each of many races, and its message is in no session."""
+    ann, bob = await people.connect("ann"), await people.connect("bob")
+    for number in range(50):
+        session = f"race{number}"
+        for client, text in ((ann, "ann's"), (bob, "bob's")):
+            await client.send(type="chat", agentId="echo", sessionId=session, message=text, ref=session)
+        answers = [await client.until(lambda frame: frame.get("ref") == session) for client in (ann, bob)]
+        assert sorted(answer["type"] for answer in answers) == ["accepted", "error"]
+        winner = ("ann", "bob")[[answer["type"] for answer in answers].index("accepted")]
+        (member,) = await commands.list_members(people.hub.door, OPERATOR, session)
+        assert (member.name, member.role) == (winner, "owner")
+        rows = (await commands.list_messages(people.hub.door, OPERATOR, session, PageRequest(9))).rows
+        assert {row.author.id for row in rows if row.author is not None} <= {people.ids[winner]}
+
+
+async def test_a_late_subscription_of_a_removed_member_does_not_come_back(people: People) -> None:
+    """The grants are checked again after the last await of a subscription, here the read of the history."""
+    await give(people, "bob", "viewer")
+    bob, node = await people.connect("bob"), people.hub.node
+    log, gate = node.log, threading.Event()
+    assert isinstance(log, SqliteLog)
+    readers = log._threads._readers.executor
+    blocked = [asyncio.get_running_loop().run_in_executor(readers, gate.wait, 60) for _ in range(READER_THREADS)]
+    await bob.send(type="subscribe", sessionId="s1", history=9, ref=1)
+    await eventually(lambda: node.sessions.get(Key("s1")) is not None and node.sessions[Key("s1")].use_count == 1)
+    node.sessions[Key("s1")].grants.pop(people.ids["bob"])
+    recheck_session(people.hub.door, Key("s1"))
+    gate.set()
+    await asyncio.gather(*blocked)
+    assert (await bob.until(lambda frame: frame.get("ref") == 1))["code"] == "unknown_session"
+    (client,) = people.hub.door.clients.list_of(people.ids["bob"])
+    assert not client.connection.subscriptions
