@@ -1,11 +1,13 @@
 """The aiohttp application: its routes, its middlewares, and CORS."""
 
+from collections.abc import AsyncIterator
 from functools import partial
 
 import aiohttp_cors
 import structlog
 from aiohttp import web
 
+from hub.commands.directory import ForeignUser
 from hub.commands.hub import Hub
 from hub.errors import (
     AgentBroken,
@@ -22,6 +24,7 @@ from hub.text import cut
 from hub.web.api import agents, agui, documents, files, members, openai, sessions, sign_in
 from hub.web.api.metrics import get_metrics
 from hub.web.doorkeeper import make_doorkeeper
+from hub.web.jwt_sign_in import JwtVerifier, make_jwt_verifier
 from hub.web.pages import console, javascript_client
 from hub.web.routes import (
     API_PREFIX,
@@ -162,7 +165,7 @@ async def complete_cors_headers(request: web.Request, response: web.StreamRespon
 
 
 def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
-    """Return the application of a hub. The caller starts and stops the hub."""
+    """Return the application of a hub. The caller starts and stops the hub. Raises ConfigError for wrong `jwt_*`."""
     protocol_names()  # import the protocols of other packages now, not while the first client waits
     app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub.settings)])
     app[HUB_KEY] = hub
@@ -170,8 +173,26 @@ def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
     hub.close_socket = partial(close_socket, app)
     app[documents.ROUTES_KEY] = routes
     _add_routes(app, routes)
+    verifier = make_jwt_verifier(hub.settings, hub.node.seams)
+    if verifier is not None:
+        app.cleanup_ctx.append(partial(_open_verifier, verifier))
     app.on_response_prepare.append(complete_cors_headers)
     return app
+
+
+async def _open_verifier(verifier: JwtVerifier, app: web.Application) -> AsyncIterator[None]:
+    """Let the hub accept JWTs between the start and the end of the server."""
+
+    async def read_jwt(token: str) -> ForeignUser:
+        claims = await verifier.verify(token)
+        # The issuer belongs to the subject: after a change of `jwt_issuer`, its users are other principals.
+        subject = f"{claims.issuer}\n{claims.subject}"
+        return ForeignUser(kind="jwt", subject=subject, name=claims.name, expires=claims.expires)
+
+    await verifier.open()
+    app[HUB_KEY].directory.read_jwt = read_jwt
+    yield
+    await verifier.close()
 
 
 def _add_routes(app: web.Application, routes: tuple[Route, ...]) -> None:

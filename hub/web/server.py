@@ -49,10 +49,17 @@ async def _serve(settings: Settings, announce: Callable[[str], None], drain_outp
     exit_guard.install_handlers()
     sockets = _listen(settings)
     hub.base_url = settings.public_url or f"http://{_url_host(settings.host)}:{sockets[0].getsockname()[1]}"
-    if not await _start(hub, exit_guard.stop, sockets):
+    runner = await _set_up_server(hub)
+    try:
+        has_started = await _start(hub, exit_guard.stop, sockets)
+    except BaseException:
+        await runner.cleanup()
+        raise
+    if not has_started:
+        await runner.cleanup()
         exit_guard.finish()
         return
-    runner, acceptor = await _accept_connections(hub, sockets)
+    acceptor = _accept_connections(hub, runner, sockets)
     _tune_garbage_collector()
     await _announce(hub, sockets, announce)
     await exit_guard.stop.wait()
@@ -80,8 +87,8 @@ async def _start(hub: Hub, stop: asyncio.Event, sockets: list[socket.socket]) ->
     return False
 
 
-async def _accept_connections(hub: Hub, sockets: list[socket.socket]) -> tuple[web.AppRunner, Acceptor]:
-    """Start the HTTP server on the listening sockets. _stop() ends it."""
+async def _set_up_server(hub: Hub) -> web.AppRunner:
+    """Return the HTTP server, which accepts no connection yet. Raises ConfigError if a key file cannot be read."""
     runner = web.AppRunner(
         make_app(hub),
         access_log=None,
@@ -91,10 +98,15 @@ async def _accept_connections(hub: Hub, sockets: list[socket.socket]) -> tuple[w
         shutdown_timeout=1.0,
     )
     await runner.setup()
+    return runner
+
+
+def _accept_connections(hub: Hub, runner: web.AppRunner, sockets: list[socket.socket]) -> Acceptor:
+    """Accept connections from the listening sockets. _stop() ends it."""
     assert runner.server is not None
     acceptor = make_acceptor(hub.settings, runner.server, sockets)
     acceptor.start()
-    return runner, acceptor
+    return acceptor
 
 
 def _tune_garbage_collector() -> None:

@@ -1,10 +1,12 @@
 """Sign-in: keys, frames, links, cookies and tickets, against a real hub over real sockets."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import jwt
 import pytest
 from support.hub import Client, Hub
 
@@ -188,3 +190,36 @@ async def test_a_ticket_is_bound_to_its_origin_session_and_principal(signed: Hub
     text = await ticket()
     await commands.revoke_credential(signed.door, OPERATOR, key.split("_")[1])
     assert (await call(signed, http, "GET", f"/sessions/s1/events?ticket={text}"))[0] == 401
+
+
+async def test_a_jwt_signs_in_the_same_principal_each_time(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """Its first token makes the principal. Its connections are closed with 4001 when the token expires."""
+    secret = "s" * 32
+    options = {"jwt_issuer": "https://id.example", "jwt_audience": "hub", "jwt_secret": secret}
+    hub = await Hub(tmp_path, options=options).start()
+
+    def token(subject: str, seconds: float = 60) -> str:
+        now = int(time.time())
+        claims = {"iss": "https://id.example", "aud": "hub", "sub": subject, "name": subject.title()}
+        return jwt.encode(claims | {"exp": now + seconds}, secret, algorithm="HS256")
+
+    first, again, other = [(await call(hub, http, "GET", "/me", token(name)))[1] for name in ("ann", "ann", "bob")]
+    assert first == again and (first["name"], first["role"]) == ("Ann", "member") and other["id"] != first["id"]
+    assert (await call(hub, http, "GET", "/me", token("ann") + "x"))[0] == 401
+    client = await connect_with(hub, token("ann", 2))
+    assert await client.wait_closed() == 4001
+    await hub.stop()
+
+
+async def test_a_trusted_proxy_names_the_user(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """The header of any other peer does not count."""
+    options = {"user_header": "X-User", "trusted_proxies": ("127.0.0.1",)}
+    hub = await Hub(tmp_path, options=options).start()
+    first, again = [(await call(hub, http, "GET", "/me", headers={"X-User": "ann"}))[1] for _ in range(2)]
+    assert first == again and (first["name"], first["role"]) == ("ann", "member")
+    assert (await call(hub, http, "GET", "/me"))[0] == 401
+    await hub.stop()
+    hub.options["trusted_proxies"] = ("192.0.2.1",)
+    await hub.start()
+    assert (await call(hub, http, "GET", "/me", headers={"X-User": "ann"}))[0] == 401
+    await hub.stop()
