@@ -61,6 +61,9 @@ export interface Limits {
   listSize: number
 }
 
+/** What a person or program may do in a session: viewers read, members also write, owners also invite. */
+export type SessionRole = 'owner' | 'member' | 'viewer'
+
 export type State = 'connecting' | 'live' | 'waiting' | 'closed'
 export type StopReason = 'end_turn' | 'max_tokens' | 'refused' | 'tool_calls' | 'cancelled' | 'timeout' | 'error' | 'aborted'
 
@@ -134,6 +137,7 @@ export type Notice =
   | { type: 'state'; sessionId: string; state: 'running' | 'queued' | 'idle'; active: Run[]; queue: Run[] }
   | { type: 'presence'; sessionId: string; count: number; members?: Author[] }
   | { type: 'typing'; sessionId: string; author: Author }
+  | { type: 'role'; sessionId: string; role: SessionRole }
   | { type: 'error'; code: string; message: string; sessionId?: string; retryAfterMs?: number }
 
 /** Discard the session that you show, show these messages, and continue with the events that follow. */
@@ -174,6 +178,8 @@ export interface Subscribed {
   members?: Author[]
   active: Run[]
   history?: Message[]
+  /** The own role, while sign-in is on. */
+  role?: SessionRole
 }
 
 export interface Accepted {
@@ -242,7 +248,11 @@ export interface Session {
   on(kind: 'event', listener: (event: Event | Notice) => void): Off
   on(kind: 'reset', listener: (reset: Reset) => void): Off
   on(kind: 'subscribed', listener: (subscribed: Subscribed) => void): Off
-  /** The hub refused the subscription. If the error is `retryable`, the client tries again; else the session is closed. */
+  /**
+   * The hub refused the subscription. If the error is `retryable`, the client tries again; else the session is closed.
+   *
+   * After `unknown_session` it stays open: a chat may create the session, and then its events come.
+   */
   on(kind: 'error', listener: (error: HubError) => void): Off
   /** Send a message: now, or at the next connection, and again until the hub accepts it. */
   chat(message: string, options?: ChatOptions): Chat

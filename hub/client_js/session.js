@@ -1,6 +1,6 @@
 import { Chat } from './chat.js'
 import { Cursor } from './cursor.js'
-import { HubError, closedError } from './errors.js'
+import { HubError, closedError, errorFromFrame } from './errors.js'
 import { newId } from './ids.js'
 import { Listeners } from './listeners.js'
 import { Subscription } from './subscription.js'
@@ -11,6 +11,7 @@ import { Subscription } from './subscription.js'
 
 const MAX_OPEN_CHATS = 100
 const MAX_RECENT_EVENTS = 1000
+const MISSING = 'unknown_session'
 const SENT_AGAIN = new Set(['disconnected', 'draining']) // after these errors a chat waits for the next connection
 
 /** @implements {client.Session} */
@@ -128,8 +129,17 @@ export class Session {
   /** @param {Frame} frame */
   _receive(frame) {
     if (frame.type === 'reset') this.#subscription.receiveReset(frame)
-    else if (frame.seq === undefined) this.#listeners.emit('event', frame)
+    else if (frame.seq === undefined) this.#receiveNotice(frame)
     else this.#subscription.receiveEvent(frame)
+  }
+
+  /** @param {Frame} notice */
+  #receiveNotice(notice) {
+    if (notice.type === 'error' && notice.code === MISSING) {
+      this.#subscription.end() // the principal may not read the session any more
+      for (const chat of [...this.#chats]) chat._close(errorFromFrame(notice))
+    }
+    this.#listeners.emit('event', notice)
   }
 
   #unaccepted() {
@@ -156,7 +166,7 @@ export class Session {
     this.#subscription.beginAt(seq)
     if (index >= 0) for (const { event, previousSeq } of this.#recent.slice(index + 1)) chat._take(event, previousSeq)
     // The message is older than this subscription: the answer has begun, or has ended. Read it from the log.
-    else if (this.#subscription.hasPassed(seq) && !chat.isClosed) this.#subscription.start()
+    else if (this.#subscription.isRefused || (this.#subscription.hasPassed(seq) && !chat.isClosed)) this.#subscription.start()
   }
 
   // --- called by the subscription ---
@@ -217,7 +227,8 @@ export class Session {
 
   /** @param {HubError} error */
   _refused(error) {
-    if (!error.retryable) this._close(error)
+    // With sign-in, a session that does not exist yet looks like one of others. The chats get an answer of their own.
+    if (!error.retryable && error.code !== MISSING) this._close(error)
     this.#listeners.emit('error', error)
   }
 }

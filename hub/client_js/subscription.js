@@ -23,6 +23,7 @@ export class Subscription {
   /** @type {string | undefined} */
   #epoch
   #isLive = false
+  isRefused = false // the last `subscribe` was refused
   #starts = 0 // frames that come before the answer to the last `subscribe` belong to an earlier one
   /** @type {{ seq?: number, epoch?: string }} */
   #requested = {} // the position in the last `subscribe`
@@ -65,6 +66,7 @@ export class Subscription {
   /** Subscribe, or subscribe again. */
   start() {
     this.stop()
+    this.isRefused = false
     const start = this.#starts
     const { seq, epoch } = this.#furthestBack()
     this.#requested = { seq, epoch }
@@ -86,6 +88,12 @@ export class Subscription {
     clearTimeout(this.#retryTimer)
   }
 
+  /** The hub has ended the subscription: start again only after a chat, or at the next connection. */
+  end() {
+    this.stop()
+    this.isRefused = true
+  }
+
   #furthestBack() {
     const cursor = this.#cursor
     if (cursor.isFresh && cursor.seq !== undefined) return cursor // no event came after a reset: have the reset again
@@ -97,6 +105,7 @@ export class Subscription {
   /** @param {HubError} error */
   #refuse(error) {
     if (error.code === 'disconnected') return
+    this.isRefused = true
     if (error.retryable) this.#retryTimer = setTimeout(() => this.start(), error.retryAfterMs ?? RETRY_MS)
     this.#session._refused(error)
   }
@@ -125,11 +134,12 @@ export class Subscription {
   /**
    * Let the listeners begin with the message *seq*, if their beginning is not fixed yet.
    *
-   * The connection may be lost before the first `subscribe` is answered; a chat that was sent there must be heard.
+   * The connection may be lost before the first `subscribe` is answered, or the hub may refuse it because the session
+   * does not exist yet. A chat that was sent then must be heard.
    * @param {number} seq
    */
   beginAt(seq) {
-    if (this.#hasBeginning || this.seq === undefined || this.seq < seq) return
+    if (this.#hasBeginning || (this.seq === undefined ? !this.isRefused : this.seq < seq)) return
     this.#cursor = new Cursor(seq - 1, this.#epoch)
   }
 

@@ -1,12 +1,12 @@
 """Apply a change of permissions to the open clients: call these functions in the step after the commit."""
 
 from hub.commands.client import ClientHandle
-from hub.commands.guard import make_unknown_session_error
+from hub.commands.guard import find_role, make_unknown_session_error
 from hub.commands.hub import Hub
 from hub.delivery.channel import Subscription
 from hub.errors import CredentialRevoked
 from hub.ids import Key, id_of
-from hub.messages import Error
+from hub.messages import Error, RoleNotice
 
 
 def recheck_session(hub: Hub, key: Key) -> None:
@@ -24,6 +24,21 @@ def _recheck(hub: Hub, sub: Subscription) -> None:
     if sub.run_ids is None:
         refusal = make_unknown_session_error(id_of(sub.channel.key))
         sub.connection.answer(Error(code=refusal.code, message=refusal.message, sessionId=id_of(sub.channel.key)))
+
+
+def announce_role(hub: Hub, key: Key, principal_id: str) -> None:
+    """Notify the clients of a principal that are subscribed to a session of their role in it."""
+    for client in hub.clients.list_of(principal_id):
+        sub = client.connection.subscriptions.get(key)
+        if sub is not None:
+            _announce(hub, client, sub)
+
+
+def _announce(hub: Hub, client: ClientHandle, sub: Subscription) -> None:
+    session = hub.node.sessions.get(sub.channel.key)
+    role = find_role(hub, client.principal, session) if session is not None else None
+    if role is not None and sub.run_ids is None:
+        client.write(client.connection.protocol.notice(RoleNotice(sessionId=id_of(sub.channel.key), role=role)))
 
 
 async def refresh_clients(hub: Hub, principal_id: str) -> None:
@@ -55,3 +70,5 @@ def _recheck_client(hub: Hub, client: ClientHandle) -> None:
             hub.node.registry.leave_group(connection, group)
     for sub in list(connection.subscriptions.values()):
         _recheck(hub, sub)
+        if not sub.is_closed:
+            _announce(hub, client, sub)

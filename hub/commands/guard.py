@@ -121,6 +121,13 @@ def check_session(
     check_grants(hub, principal, action, session.key, session.grants if session.exists else None, may_create)
 
 
+def find_role(hub: Hub, principal: Principal, session: LiveSession) -> SessionRole | None:
+    """Return the role of a principal in a session as the grants are now. It is None while sign-in is off."""
+    if not hub.is_sign_in_on:
+        return None
+    return find_session_role(principal, session.key, session.grants, is_team=hub.is_team)
+
+
 def find_readers(hub: Hub, principal: Principal) -> frozenset[str]:
     """Return the readers for a SessionQuery that lists what a principal may read."""
     return EVERYONE if reads_all_sessions(principal, is_team=hub.is_team) else frozenset({principal.id})

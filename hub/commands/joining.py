@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle
-from hub.commands.guard import check_session
+from hub.commands.guard import check_session, find_role
 from hub.commands.hub import Hub
 from hub.delivery.channel import Channel
 from hub.ids import Key
@@ -62,6 +62,7 @@ def build_subscribed_answer(
             members=hub.node.presence.make_notice(session.channel).members,
             active=session.make_state().active,
             history=history,
+            role=find_role(hub, principal, session),
             ref=command.ref,
         )
 

@@ -7,7 +7,7 @@ import attrs
 from hub.access.principal import Principal
 from hub.access.records import Grant, SessionInvite, SessionRole
 from hub.access.secrets import SECRET_BYTES, Token
-from hub.commands.enforcing import recheck_session
+from hub.commands.enforcing import announce_role, recheck_session
 from hub.commands.guard import use_session
 from hub.commands.hub import Hub
 from hub.errors import LastOwner, UnknownInvite, UnknownMember
@@ -73,6 +73,7 @@ async def change_member(
                 await store.remove(Grant(key, member_id, "viewer"))
                 session.grants.pop(member_id, None)
             recheck_session(hub, key)
+            announce_role(hub, key, member_id)
     return await list_members(hub, principal, session_id) if member_id != principal.id or role is not None else ()
 
 

@@ -8,7 +8,7 @@ from hub.access.records import Credential, Grant, PrincipalRecord
 from hub.access.secrets import SECRET_BYTES, Token, is_secret_of, parse_token
 from hub.commands.client import ClientHandle
 from hub.commands.directory import ForeignUser
-from hub.commands.enforcing import refresh_clients
+from hub.commands.enforcing import announce_role, refresh_clients
 from hub.commands.guard import use_session
 from hub.commands.hub import Hub
 from hub.errors import BadLink, Unauthenticated
@@ -113,6 +113,7 @@ async def _use_invite(hub: Hub, principal: Principal, token: Token, name: str) -
         if not principal.is_operator and (role is None or SESSION_ROLES.index(role) < SESSION_ROLES.index(invite.role)):
             await hub.node.log.access.save(Grant(invite.key, principal.id, invite.role))
             session.grants[principal.id] = invite.role
+            announce_role(hub, invite.key, principal.id)
     return SignIn(principal=principal, cookie=cookie, session_id=id_of(invite.key))
 
 

@@ -69,7 +69,10 @@ class Accepted(Notice):
 
 @attrs.frozen(kw_only=True)
 class Subscribed(Notice):
-    """The answer to `subscribe`. For a session, it has the head of the log, the members and the active runs."""
+    """The answer to `subscribe`. For a session, it has the head of the log, the members and the active runs.
+
+    While sign-in is on, it also has the role of the principal in the session.
+    """
 
     type = "subscribed"
     sessionId: str | None = None
@@ -80,6 +83,7 @@ class Subscribed(Notice):
     members: tuple[Author, ...] | None = None
     active: tuple[dict[str, str], ...] | None = None
     history: tuple[dict[str, Any], ...] | None = None
+    role: Literal["owner", "member", "viewer"] | None = None
     ref: str | int | None = None
 
 
@@ -118,6 +122,15 @@ class TypingNotice(Notice):
     type = "typing"
     sessionId: str
     author: Author
+
+
+@attrs.frozen(kw_only=True)
+class RoleNotice(Notice):
+    """The role of the principal in a session has changed."""
+
+    type = "role"
+    sessionId: str
+    role: Literal["owner", "member", "viewer"]
 
 
 @attrs.frozen(kw_only=True)
@@ -163,6 +176,7 @@ NOTICES: dict[str, type[Notice]] = {
         Cancelling,
         Presence,
         TypingNotice,
+        RoleNotice,
         State,
         DrainingNotice,
         Reset,

@@ -80,6 +80,22 @@ async def test_a_viewer_reads_and_does_not_write(people: People) -> None:
     await bob.until_done()
 
 
+async def test_a_client_learns_its_role_and_each_change_of_it(people: People) -> None:
+    """The answer to `subscribe` has the role, and a notice follows each change: to a grant, and to the principal."""
+    await give(people, "bob", "member")
+    bob, ann = await people.connect("bob"), await people.connect("ann")
+    for client, role in ((bob, "member"), (ann, "owner")):
+        await client.send(type="subscribe", sessionId="s1")
+        assert (await client.until_type("subscribed"))["role"] == role
+    await give(people, "bob", "viewer")
+    assert await bob.until_type("role") == {"type": "role", "sessionId": "s1", "role": "viewer"}
+    await commands.change_principal(people.hub.door, OPERATOR, "bob", role="admin")
+    assert (await bob.until_type("role"))["role"] == "owner"
+    await ann.send(type="ping")
+    await ann.until_type("pong")
+    assert not [frame for frame in ann.frames if frame["type"] == "role"]
+
+
 async def test_a_removed_member_hears_nothing_more(people: People) -> None:
     """The subscription ends with `unknown_session`; the connection stays."""
     await give(people, "bob", "member")

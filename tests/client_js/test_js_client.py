@@ -22,6 +22,8 @@ from support.node import NODE_FOLDER, install_packages, needs_node, run_node
 from support.proxy import Fate, Proxy
 from support.waiting import PATIENCE
 
+from hub.access.principal import OPERATOR
+from hub.commands import table as commands
 from hub.web.pages.javascript_client import CLIENT_FILES, CLIENT_FOLDER
 
 # Characters of several bytes and of two UTF-16 units: an offset counts code points.
@@ -204,6 +206,48 @@ async def test_a_refused_chat_has_the_reason(network: Network) -> None:
     assert (refused["code"], refused["message"]) == ("too_large", "a chat may have at most 1 MiB")
     driver.do("ask", id=3, sessionId="s2", message="half \ud83d a character")
     assert (await driver.until("answer", id=3))["text"] == "half \N{REPLACEMENT CHARACTER} a character "
+    await driver.close()
+
+
+async def sign_in(network: Network) -> Driver:
+    """Start a hub with sign-in, and connect the driver to it as Ann; open the session s1, which does not exist."""
+    network.hub.options["sign_in"] = True
+    await network.hub.start()
+    headers = {"Authorization": f"Bearer {await network.hub.key('ann')}"}
+    async with aiohttp.ClientSession(headers=headers) as http:
+        async with http.post(f"{network.hub.url}/api/v1/tickets", json={}) as answer:
+            ticket = (await answer.json())["ticket"]
+    network.driver.do("connect", url=f"{network.url}?ticket={ticket}")
+    network.driver.do("session", sessionId="s1", agent="gated")
+    await network.driver.until("error", code="unknown_session")
+    return network.driver
+
+
+@needs_node
+async def test_a_chat_begins_a_session_that_looked_missing(network: Network, tmp_path: Path) -> None:
+    """With sign-in, nobody can subscribe to a session before its first message. All events come after it."""
+    driver = await sign_in(network)
+    (tmp_path / "gate").touch()
+    for number in range(2):
+        driver.do("chat", id=number, sessionId="s1", message=str(tmp_path / "gate"))
+        assert (await driver.until("chat-end", id=number))["text"] == "one two"
+    assert_complete(driver)
+    await driver.close()
+
+
+@needs_node
+async def test_an_answer_in_a_session_of_which_one_is_no_longer_a_member_is_an_error(
+    network: Network, tmp_path: Path
+) -> None:
+    """It has the code `unknown_session`, and the connection stays."""
+    driver = await sign_in(network)
+    driver.do("chat", id=1, sessionId="s1", message=str(tmp_path / "never"))
+    await driver.until("chat-event", id=1)
+    members = await commands.list_members(network.hub.door, OPERATOR, "s1")
+    bob = (await commands.create_key(network.hub.door, OPERATOR, "bob")).principal
+    await commands.change_member(network.hub.door, OPERATOR, "s1", bob.id, "owner")
+    await commands.change_member(network.hub.door, OPERATOR, "s1", members[0].id, None)
+    assert (await driver.until("error", id=1))["code"] == "unknown_session"
     await driver.close()
 
 
