@@ -80,7 +80,10 @@ class Done:
 
 
 async def start(hub: Hub, *arguments: str, port: int | None = None) -> asyncio.subprocess.Process:
-    """Run a hubbub command in a pipe. The environment has the URL of its hub."""
+    """Run a hubbub command in a pipe. The environment has the URL of its hub.
+
+    A shell starts background jobs with SIGINT ignored, and a child of such a test run would inherit that.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
     url = f"http://127.0.0.1:{port or hub.port}"
     return await asyncio.create_subprocess_exec(
@@ -90,6 +93,7 @@ async def start(hub: Hub, *arguments: str, port: int | None = None) -> asyncio.s
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
