@@ -547,8 +547,40 @@ async def test_a_draining_hub_begins_no_deletion(hub: Hub, http: aiohttp.ClientS
     )
 
 
-async def test_a_deletion_leaves_nothing_in_memory(hub: Hub, http: aiohttp.ClientSession) -> None:
-    """After many concurrent deletions and chats. Each chat is refused, or has a complete answer in one session."""
+async def test_a_chat_that_is_deleted_before_its_commit_ends_once(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """One commit has the message and the end of its run. A client that is subscribed gets both before `accepted`."""
+    client = await hub.connect("?sessionId=s1", extended=True)
+    await hub.wait_until_live("s1", 1)
+    append, appends = hub.node.log.events.append, list[tuple[Append, AppendCallback]]()
+    hub.node.log.events.append = lambda *append: appends.append(append)  # type: ignore[method-assign]
+    posting = asyncio.create_task(post(http, "sessions/s1/chat", {"agentId": "gated", "message": "never"}))
+    await eventually(lambda: appends)  # the next chat waits for this commit
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="x", ref=1, ifBusy="enqueue")
+    await eventually(lambda: len(hub.node.sessions[Key("s1")].queued_runs) == 1)
+    deleting = asyncio.create_task(call(http, "DELETE", "sessions/s1"))
+    await eventually(lambda: hub.node.loader.deletions)
+    hub.node.log.events.append = append  # type: ignore[method-assign]
+    append(*appends[0])
+    await client.until(is_deletion_notice)
+    (accepted,) = [frame for frame in client.frames if frame.get("ref") == 1]
+    frames = [frame for frame in client.frames if frame.get("runId") == accepted["runId"] or is_deletion_notice(frame)]
+    assert [frame["type"] for frame in frames] == ["run_finished", "accepted", "error"]
+    assert frames[0]["stopReason"] == "cancelled"
+    assert (await posting)[0] == 202 and await deleting == (204, None)
+
+
+async def test_a_deletion_leaves_nothing_in_memory(hub: Hub) -> None:
+    """After many concurrent deletions and chats. Each chat is refused, or has a complete answer in one session.
+
+    The end of the answer may come before `accepted`: see the test above. The time limits of a deletion are longer than
+    this test.
+    """
+    await hub.start(close_seconds=10 * PATIENCE)
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
+        await chat_and_delete(hub, http)
+
+
+async def chat_and_delete(hub: Hub, http: aiohttp.ClientSession) -> None:
     clients = [await hub.connect(extended=True) for _ in range(4)]
 
     async def chat(client: Client, count: int) -> None:
@@ -557,7 +589,7 @@ async def test_a_deletion_leaves_nothing_in_memory(hub: Hub, http: aiohttp.Clien
             answer = await client.until(lambda frame: frame.get("ref") == number)
             if answer["type"] == "accepted":
                 run = answer["runId"]
-                end = await client.until(lambda frame: frame["type"] == "run_finished" and frame["runId"] == run)
+                end = await client.find(lambda frame: frame["type"] == "run_finished" and frame["runId"] == run)
                 if end["stopReason"] == "end_turn":
                     assert client.text(run) == "a b c "
             else:
