@@ -1,6 +1,7 @@
 """Use cases that send a message to a session: answer at once, stream the run, or wait for its end."""
 
 from contextlib import nullcontext
+from functools import partial
 
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle, RunOpener
@@ -26,18 +27,19 @@ async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHand
     reservation = reserve_subscription(client, key) if client is not None else nullcontext()
     with reservation:
         async with use_session(hub, principal, "write", key, may_create=True) as session:
-            accepted = await session.admission.admit(command, principal.author, agent)
-            if client is not None:
-                _answer_sender(client, session, command, accepted)
-    return accepted
+            answer_sender = partial(_answer_sender, client, session, command)
+            return await session.admission.admit(command, principal.author, agent, answer_sender)
 
 
-def _answer_sender(client: ClientHandle, session: LiveSession, command: Chat, accepted: Accepted) -> None:
+def _answer_sender(client: ClientHandle | None, session: LiveSession, command: Chat, accepted: Accepted) -> None:
     """Answer a chat and subscribe its sender, without an await. With `stream: false`, deliver whole messages."""
-    answer_and_subscribe(client, session.channel, accepted)
+    if client is None:
+        return
+    channel, schedule, run_id = session.channel, session.schedule, accepted.runId
+    answer_and_subscribe(client, channel, accepted)
     if command.stream is False:
-        is_active = session.schedule.has_run(accepted.runId)
-        client.hub.node.registry.deliver_whole_messages(client.connection, session.channel, accepted.runId, is_active)
+        is_new = schedule.is_queued(run_id) or (accepted.status != "duplicate" and schedule.has_run(run_id))
+        client.hub.node.registry.deliver_whole_messages(client.connection, channel, run_id, accepted.seq, is_new)
 
 
 def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent, str]:

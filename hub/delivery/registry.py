@@ -163,13 +163,18 @@ class Registry:
             sub.has_caught_up = sub.has_caught_up or not sub.is_live
             self.on_catch_up(sub)
 
-    def deliver_whole_messages(self, connection: Connection, channel: Channel, run_id: str, is_active: bool) -> None:
-        """Deliver one run to a connection as whole messages. Call this before the run's first chunk is delivered.
+    def deliver_whole_messages(
+        self, connection: Connection, channel: Channel, run_id: str, seq: int, is_new: bool
+    ) -> None:
+        """Deliver one run to a connection as whole messages, unless the connection may have got chunks of the run.
 
-        *is_active* is True if the run has not ended. If it is False, only a lagging subscription is changed.
+        *seq* is the seq of the chat. *is_new* is True if the run has not ended and has no chunk yet. If it is False,
+        only a subscription that lags, with a cursor before *seq*, is changed.
         """
         sub = connection.subscriptions.get(channel.key)
-        if sub is None or sub.whole_messages or not (is_active or sub in connection.catchup.lagging_subscriptions):
+        if sub is None or sub.whole_messages:
+            return
+        if not is_new and not (sub in connection.catchup.lagging_subscriptions and sub.cursor < seq):
             return
         sub.whole_run_ids |= {run_id}
         if sub.is_live:

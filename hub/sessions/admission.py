@@ -1,7 +1,7 @@
 """Admit chats to a session, one at a time: log each chat together with its run, or refuse the chat."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -35,22 +35,37 @@ class Admission:
     single_flight: SingleFlight
     is_deleting: bool = False
 
-    async def admit(self, chat: Chat, author: Author, agent: Agent) -> Accepted:
+    async def admit(
+        self, chat: Chat, author: Author, agent: Agent, on_accept: Callable[[Accepted], None] = lambda accepted: None
+    ) -> Accepted:
         """Log a message and its run in one commit. Return when the log holds both.
 
-        Raises IdReused, StorageUnavailable and the errors of put(). After an error the chat is not logged, but a
-        rollback may have ended the active runs.
+        *on_accept* is called with the result once the log holds both, and before the agent is called. For a duplicate,
+        the agent may have been called long before.
+
+        Raises IdReused, StorageUnavailable and the errors of put(): then the chat is not logged, but a rollback may
+        have ended the active runs. Raises the errors of *on_accept*, too: then the chat is logged.
         """
         digest = chats.make_digest(chat, agent.id)
-        admit = partial(self._admit, chat, author, agent, digest)
-        return await self.single_flight.run_once(chat, author, digest, admit)
+        admit = partial(self._admit, chat, author, agent, digest, on_accept)
+        accepted = await self.single_flight.run_once(chat, author, digest, admit)
+        if accepted.status == "duplicate":
+            on_accept(accepted)
+        return accepted
 
-    async def _admit(self, chat: Chat, author: Author, agent: Agent, digest: str) -> Accepted:
+    async def _admit(
+        self, chat: Chat, author: Author, agent: Agent, digest: str, on_accept: Callable[[Accepted], None]
+    ) -> Accepted:
         if chat.ifBusy == "rollback":
-            return await self._roll_back(chat, author, agent, digest)
-        async with self.schedule.lock:  # an edit, a regeneration or a rollback holds it until its put() is done
-            answer = self.put(chat, author, agent, digest)
-        return await answer
+            accepted = await self._roll_back(chat, author, agent, digest)
+        else:
+            async with self.schedule.lock:  # an edit, a regeneration or a rollback holds it until its put() is done
+                answer = self.put(chat, author, agent, digest)
+            accepted = await answer
+        # The commit wakes this task first, and starts the agent's task after that. With a clientMsgId, the task that
+        # called admit() is woken later still, perhaps after the delivery of the first chunk.
+        on_accept(accepted)
+        return accepted
 
     def put(
         self, chat: Chat, author: Author, agent: Agent, digest: str, removal: Removal | None = None

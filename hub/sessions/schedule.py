@@ -61,7 +61,11 @@ class Schedule:
 
     def has_run(self, run_id: str) -> bool:
         """Return whether a run is active or queued in this session."""
-        return run_id in self.active_runs or any(run.id == run_id for run in self.queued_runs)
+        return run_id in self.active_runs or self.is_queued(run_id)
+
+    def is_queued(self, run_id: str) -> bool:
+        """Return whether a run is queued in this session."""
+        return any(run.id == run_id for run in self.queued_runs)
 
     def must_wait(self, run: ActiveRun) -> bool:
         """Return whether a queued run must wait for the end of an earlier run.

@@ -2,15 +2,21 @@
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
 from support.hub import Hub
+from support.waiting import PATIENCE
 
 from hub.ids import Key
 from hub.limits import KiB
+from hub.messages import Chunk
+from hub.storage.log import AppendCallback
+from hub.storage.records import Append
+from hub.storage.sqlite.plan import WriteResult
 
 
 async def test_an_answer_is_streamed_and_ends_with_one_done_frame(hub: Hub) -> None:
@@ -324,6 +330,51 @@ async def test_stream_false_applies_to_a_queued_chat(hub: Hub) -> None:
     kinds = [(f["type"], f["content"]) for f in client.frames if f["runId"] == second["runId"]]
     assert kinds == [("message", "one two"), ("stream", "")]
     assert client.text(first["runId"]) == "one two"
+
+
+async def test_stream_false_applies_if_a_chunk_is_logged_before_the_chat_is_answered(hub: Hub) -> None:
+    """With a clientMsgId, the chat's own task runs some steps of the loop after the commit of the chat."""
+    await hub.start()
+    client = await hub.connect("?sessionId=s1")
+    await hub.wait_until_live("s1", 1)
+    writer, is_announced = hub.node.log._threads.writer, threading.Event()  # type: ignore[attr-defined]
+    deliver, append = writer.deliver, hub.node.log.events.append
+
+    def note_delivery(results: list[WriteResult]) -> None:
+        deliver(results)
+        if any(request is not None and has_chunk(request) for _, _, request in results):
+            is_announced.set()
+
+    def block(request: Append, callback: AppendCallback) -> None:
+        """Append, and block the loop until the delivery of the first chunk is its next step."""
+        append(request, callback)
+        if has_chunk(request):
+            assert is_announced.wait(PATIENCE)
+
+    def has_chunk(request: Append) -> bool:
+        return any(isinstance(event.body, Chunk) for event in request.events)
+
+    writer.deliver, hub.node.log.events.append = note_delivery, block  # type: ignore[method-assign]
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="a b", stream=False, clientMsgId="c1")
+    await client.until_done()
+    assert is_announced.is_set()
+    kinds = [(frame["type"], frame.get("content")) for frame in client.frames]
+    assert kinds == [("accepted", None), ("message", "a b "), ("stream", "")]
+
+
+async def test_a_duplicate_with_stream_false_repeats_no_text(hub: Hub) -> None:
+    """The client has received the beginning of the answer in chunks: it gets the rest in chunks, too."""
+    await hub.start()
+    gate = hub.folder / "gate"
+    chat = dict(type="chat", agentId="gated", sessionId="s1", message=str(gate), clientMsgId="c1", stream=False)
+    first, again = await hub.connect(), await hub.connect("?sessionId=s1")
+    await first.send(**chat)
+    assert (await again.until_type("stream"))["content"] == "one "
+    await again.send(**chat)
+    assert (await again.until_type("accepted"))["status"] == "duplicate"
+    gate.touch()
+    await asyncio.gather(first.until_done(), again.until_done())
+    assert first.text() == again.text() == "one two"
 
 
 async def test_a_cursor_behind_the_retention_floor_gets_a_reset_never_a_gap(hub: Hub) -> None:
