@@ -90,6 +90,9 @@ async def _regenerate(
         if messages[0].role == "assistant":
             messages = await _read_messages_from(session, messages[0].userMessageId or command.messageId, skip=1)
         message_id = messages[0].messageId
+        if messages[0].role == "assistant":
+            text = f"message {message_id} is a broadcast, which answers no message: send a chat instead"
+            raise WrongMessage(text, sessionId=session.id)
         agent_id, empty_ids = await _find_answering_agent(session, messages)
         if agent_id is None:
             raise WrongMessage(f"message {message_id} has no answer yet: edit it to get one", sessionId=session.id)

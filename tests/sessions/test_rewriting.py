@@ -308,6 +308,21 @@ async def test_a_message_without_an_agent_can_be_edited_but_not_regenerated(hub:
     assert await read_history(hub, "f1") == ["two", "[] two"]
 
 
+async def test_a_broadcast_is_not_regenerated(hub: Hub) -> None:
+    """It answers no message. The agent of a later empty answer must not answer the broadcast."""
+    hub.agent("silent.py", "async def silent(message: str):\n    yield ''")
+    client = await begin(hub)
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+        _, broadcast = await post(http, "agents/echo/broadcast", {"message": "news"})
+    session = broadcast["sessionId"]
+    await client.send(type="chat", agentId="silent", sessionId=session, message="well?")
+    await wait_for_end(client, (await client.until_type("accepted"))["runId"])
+    await client.send(type="regenerate", sessionId=session, messageId=broadcast["messageId"], ref=1)
+    refusal = await find_reply(client, 1)
+    assert refusal["code"] == "wrong_message" and "is a broadcast, which answers no message" in refusal["message"]
+    assert await read_history(hub, session) == ["news", "well?"]
+
+
 async def test_an_editor_that_did_not_subscribe_receives_the_removal_first(hub: Hub) -> None:
     client = await begin(hub)
     chat = await say(client, "one")
