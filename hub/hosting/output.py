@@ -16,5 +16,5 @@ def call_agent(agent: Agent, run: Run) -> AsyncIterator[Any]:
     if agent.async_function is not None:
         return agent.async_function(run)
     function = agent.plain_function
-    assert function is not None, "a broken agent is not called"
+    assert function is not None, "a call of an agent that is broken, or whose adapter was only checked"
     return iterate_in_thread(lambda: function(run), f"agent {agent.id}")

@@ -112,7 +112,7 @@ class Files:
     async def run_in_thread(self, function: Callable[..., T], *values: Any) -> T:
         """Call *function* in a thread; return its result. Raises StorageUnavailable unless the store is open."""
         if not self._is_open:
-            raise StorageUnavailable("the file store is closed: the hub is going down")
+            raise StorageUnavailable("the file store is closed, as the hub starts or goes down: try again in a moment")
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

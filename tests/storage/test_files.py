@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import attrs
 import pytest
 from blockbuster import blockbuster_ctx
 from structlog.testing import capture_logs
@@ -646,8 +647,9 @@ async def test_an_unwritable_store_reports_it(tmp_path: Path) -> None:
         with pytest.raises(StorageUnavailable):
             await files.save(Key("a"), "x", TEXT, b"hello")
         assert not files.quota._bytes and files.quota._total == 0
-    with pytest.raises(StorageUnavailable):
-        await files.save(Key("a"), "x", TEXT, b"hello")
+    for closed_files in (files, attrs.evolve(files)):  # after close(), and before start()
+        with pytest.raises(StorageUnavailable, match="as the hub starts or goes down: try again in a moment"):
+            await closed_files.save(Key("a"), "x", TEXT, b"hello")
 
 
 # --- agents -----------------------------------------------------------------------------------------------------------

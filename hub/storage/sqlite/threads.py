@@ -69,7 +69,9 @@ class LogThreads:
         if self._is_open:
             self.writer.requests.put((request, callback))
         else:
-            self._loop.call_soon(callback, StorageUnavailable("the log is closed: the hub is going down"))
+            self._loop.call_soon(
+                callback, StorageUnavailable("the log is closed, as the hub is going down: try again in a moment")
+            )
 
     async def submit(self, request: WriteRequest) -> Any:
         """Queue a request for the writer, and return its result. Raises StorageUnavailable."""
@@ -100,7 +102,7 @@ class LogThreads:
 
     async def _read(self, readers: "_ReaderPool", function: Callable[..., R], values: tuple[Any, ...]) -> R:
         if not self._is_open:
-            raise StorageUnavailable("the log is closed: the hub is going down")
+            raise StorageUnavailable("the log is closed, as the hub is going down: try again in a moment")
         return await self._loop.run_in_executor(readers.executor, readers.read, function, values)
 
     def _call_in_loop(self, function: Callable[..., None], *values: Any) -> None:
