@@ -12,7 +12,7 @@ import attrs
 
 from hub.client.failures import ConnectionCut, Failure, Refusal, Unreachable, refusal_of
 from hub.client.feed import Feed
-from hub.client.link import Link, LinkLost, LinkState
+from hub.client.link import DEFAULT_URL, Link, LinkLost, LinkState
 from hub.client.pages import PageReader
 from hub.client.reader import GroupReader, Reader
 from hub.client.session import Answer, Session, request_cancel
@@ -20,7 +20,6 @@ from hub.messages import Accepted, Error, Event, Notice, Reset, Subscribed, Welc
 from hub.messages.numbers import check_finite
 from hub.text import hide_passwords
 
-DEFAULT_URL = "ws://localhost:9527/api/v1/ws"
 ReplyCallback = Callable[[Notice | Failure], None]
 
 

@@ -16,6 +16,7 @@ from hub.limits import format_size
 from hub.messages import Event, Notice, Welcome
 from hub.messages.codes import is_final
 
+DEFAULT_URL = "ws://localhost:9527/api/v1/ws"
 LinkState = Literal["connecting", "live", "waiting", "closed"]
 OPEN_SECONDS = 10.0  # for the handshake, and again for the welcome
 PONG_SECONDS = 10.0
@@ -164,6 +165,8 @@ class Link:
     def _on_handshake_error(self, error: aiohttp.WSServerHandshakeError) -> bool:
         """Store the reason of a refused handshake. Return whether the link may try again."""
         self.code, self.reason = error.status, error.message
+        if error.status < 400 or error.status == 404:
+            self.reason = f"no WebSocket of a hub is at this address: write one such as {DEFAULT_URL}"
         seconds = error.headers.get("Retry-After", "") if error.headers else ""
         self.retry_after = float(seconds) if seconds.isdecimal() else 0.0
         return error.status == 429 or error.status >= 500

@@ -465,6 +465,15 @@ async def test_the_client_does_not_reconnect_after_a_refused_handshake() -> None
         assert client.state == "closed" and client.code == 403
 
 
+@pytest.mark.parametrize(("path", "status"), [("/", 200), ("/nothing", 404)])
+async def test_a_page_instead_of_a_websocket_is_reported(hub: Hub, path: str, status: int) -> None:
+    """The error shows a valid address. Here the first page is the console of the hub."""
+    await hub.start()
+    with pytest.raises(Closed, match=f"with {status}: no WebSocket .* such as ws://localhost:9527/api/v1/ws$"):
+        async with connect(f"http://127.0.0.1:{hub.port}{path}"):
+            pass
+
+
 async def test_an_open_command_raises_a_retryable_error_when_the_connection_is_cut() -> None:
     """The client cannot know whether the hub executed it. The next command works."""
 
