@@ -11,16 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dotenv import load_dotenv
-
+from hub.cli.env_file import load_env_file
 from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines, has_pip_lines
 from hub.settings import ConfigError, load_settings
 
 
 def main() -> int:
     """Install missing requirements; return the exit status."""
-    load_dotenv(Path(".env"))
     try:
+        load_env_file()
         file = load_settings({}, os.environ, Path.cwd()).agents / REQUIREMENTS_FILE
     except ConfigError as error:
         raise SystemExit(f"hubbub: {error}") from None

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from dotenv import load_dotenv
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from hub import __version__
+from hub.cli.env_file import load_env_file
 from hub.cli.remote import REMOTE_COMMANDS
 from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines
 from hub.cli.text import to_printable
@@ -33,7 +33,10 @@ FOLDER_TYPE = click.Path(path_type=Path)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """A hub for AI agents. Settings come from flags, HUBBUB_* variables (also in .env), and hubbub.toml."""
-    load_dotenv(Path(".env"))  # a variable of the environment wins over .env
+    try:
+        load_env_file()
+    except ConfigError as error:
+        _exit_with(error)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

@@ -179,6 +179,27 @@ def test_wrong_settings_are_refused_in_one_line(place: Path, command: str) -> No
     assert "'prot'" in refusal(hubbub(place, command))
 
 
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (b"A=\xff\n", ".env cannot be read: 'utf-8' codec can't decode byte 0xff"),
+        (b"A=x\0\n", ".env cannot be read: embedded null byte"),
+        (b"HUBBUB_PORT=x\n", "HUBBUB_PORT in the environment or .env must be a whole number"),
+    ],
+)
+def test_a_wrong_env_file_is_refused_in_one_line(place: Path, data: bytes, line: str) -> None:
+    """The error has the name of the file."""
+    (place / ".env").write_bytes(data)
+    assert refusal(hubbub(place, "agents")).startswith(f"hubbub: {line}")
+
+
+def test_a_line_of_the_env_file_that_is_no_assignment_is_ignored(place: Path) -> None:
+    """With a warning that has the name of the file."""
+    (place / ".env").write_text("A=1\nnot 'an assignment\n")
+    done = hubbub(place, "agents")
+    assert done.returncode == 0 and done.stderr.startswith(".env: ") and "line 2" in done.stderr
+
+
 def test_a_wrong_flag_is_refused_in_one_line(place: Path) -> None:
     """The line names the flag of the invalid value."""
     assert "--port" in refusal(hubbub(place, "serve", "--port", "http"))
