@@ -17,7 +17,26 @@ from hub.limits import Limits
 
 # The types of settings, which msgspec checks; error texts use the descriptions.
 NonEmptyText = Annotated[str, msgspec.Meta(min_length=1, description="a text that is not empty")]
-TextList = Annotated[tuple[NonEmptyText, ...], msgspec.Meta(description="a list of texts")]
+# An origin as browsers write it: in lower case, without a path and without the default port.
+Origin = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"\A(null|(?!https://.*:443\Z|http://.*:80\Z)[a-z][a-z0-9+.-]*://[^/?#@\\\sA-Z]+)\Z",
+        description="an origin",
+    ),
+]
+OriginList = Annotated[
+    tuple[Origin, ...],
+    msgspec.Meta(description="a list of origins as browsers write them, such as https://chat.example.com"),
+]
+# A name, or an IP address (only an IPv6 address has two colons or more).
+HostName = Annotated[
+    str, msgspec.Meta(pattern=r"\A(?=\S)[^:/?#@\s]*(:[^/?#@\s]*:[^/?#@\s]*)?\Z", description="the name of a host")
+]
+HostList = Annotated[
+    tuple[HostName, ...],
+    msgspec.Meta(description="a list of host names without a scheme and a port, such as hub.example.com"),
+]
 Folder = Annotated[Path, msgspec.Meta(description="the path of a folder")]
 Switch = Annotated[bool, msgspec.Meta(description="true or false")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
@@ -60,8 +79,8 @@ class Settings:
     frames_per_second: Amount = 60.0  # the maximum of flushes of a session per second; 0: no limit
     retention_days: Amount = 7.0
     retention_mb: Megabytes = 1024
-    origins: TextList = ()
-    hosts: TextList = ()
+    origins: OriginList = ()
+    hosts: HostList = ()
     public_url: BaseAddress | None = None  # the address of the hub in links; None: the address that it listens on
     sign_in: Switch = False  # see is_sign_in_on
     guests: Switch = True  # the invite link of a session makes a guest of a person who is not signed in
@@ -226,16 +245,15 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
             or variable in CLIENT_VARIABLES
         ):
             continue
-        _refuse_gone_setting(f"{variable} in the environment", variable.removeprefix(ENVIRONMENT_PREFIX).lower())
+        location = f"{variable} in the environment or .env"
+        _refuse_gone_setting(location, variable.removeprefix(ENVIRONMENT_PREFIX).lower())
         if variable not in variables | limits:
             names = limits if variable.startswith(LIMIT_ENVIRONMENT_PREFIX) else variables
-            raise ConfigError(
-                f"unknown variable {variable} in the environment{suggest_name(variable.upper(), list(names))}"
-            )
+            raise ConfigError(f"unknown variable {location}{suggest_name(variable.upper(), list(names))}")
         table, name = (variables | limits)[variable]
         kind = TABLES[table][name]
-        value = _split_list(text) if kind in (TextList, NetworkList) else text
-        yield table, name, _convert(f"{variable} in the environment", kind, value, is_text=True)
+        value = _split_list(text) if kind in (OriginList, HostList, NetworkList) else text
+        yield table, name, _convert(location, kind, value, is_text=True)
 
 
 def _from_flags(flags: Mapping[str, Any]) -> Iterator[Entry]:

@@ -169,8 +169,16 @@ def test_the_limits_cannot_be_set(tmp_path: Path) -> None:
         ("reload = 1", "reload", "true or false"),
         ("frames_per_second = nan", "frames_per_second", "a number"),
         ("retention_days = -1", "retention_days", "a number"),
-        ('hosts = "one.example"', "hosts", "a list of texts"),
-        ("origins = [1]", "origins", "a list of texts"),
+        ('hosts = "one.example"', "hosts", "a list of host names"),
+        ('hosts = ["hub.example:443"]', "hosts", "without a scheme and a port"),
+        ('hosts = ["https://hub.example"]', "hosts", "without a scheme and a port"),
+        ('hosts = [""]', "hosts", "a list of host names"),
+        ("origins = [1]", "origins", "a list of origins"),
+        ('origins = ["chat.example"]', "origins", "such as https://chat.example.com"),
+        ('origins = ["https://chat.example/"]', "origins", "such as https://chat.example.com"),
+        ('origins = ["https://Chat.example"]', "origins", "such as https://chat.example.com"),
+        ('origins = ["https://chat.example:443"]', "origins", "such as https://chat.example.com"),
+        ('origins = ["*"]', "origins", "such as https://chat.example.com"),
         ('trusted_proxies = ["proxy.example"]', "trusted_proxies", "a list of IP addresses and networks"),
         ('trusted_proxies = ["10.0.0.1/8"]', "trusted_proxies", "a list of IP addresses and networks"),
         ('user_header = "X User"', "user_header", "the name of a header"),
@@ -211,7 +219,16 @@ def test_the_error_about_a_wrong_value_in_the_environment_names_its_variable(
 ) -> None:
     """The error contains the variable and the allowed values."""
     message = refusal(tmp_path, environ={name: text})
-    assert message.startswith(f"{name} in the environment must be ") and wanted in message
+    assert message.startswith(f"{name} in the environment or .env must be ") and wanted in message
+
+
+def test_origins_and_hosts_have_all_forms_that_browsers_send(tmp_path: Path) -> None:
+    """Origins of other schemes and ports and the origin null; names and IP addresses of hosts."""
+    origins = ("https://chat.example", "http://10.0.0.1:8080", "https://[::1]:1", "chrome-extension://abcd", "null")
+    hosts = ("hub", "hub.example", "10.0.0.1", "::1", "[fe80::1]")
+    environ = {"HUBBUB_ORIGINS": ",".join(origins), "HUBBUB_HOSTS": ",".join(hosts)}
+    settings = load_settings({}, environ, tmp_path)
+    assert (settings.origins, settings.hosts) == (origins, hosts)
 
 
 def test_the_error_about_a_wrong_flag_names_the_flag(tmp_path: Path) -> None:
@@ -269,7 +286,10 @@ def test_the_error_about_a_setting_of_an_earlier_version_says_what_replaced_it(t
     message = refusal(tmp_path, "[hubbub]\nopen_to_network = true")
     assert message.startswith("hubbub.toml: open_to_network is gone: ") and "sign_in = true" in message
     message = refusal(tmp_path, environ={"HUBBUB_OPEN_TO_NETWORK": "true"})
-    assert message.startswith("HUBBUB_OPEN_TO_NETWORK in the environment is gone: ") and "sign_in = true" in message
+    assert (
+        message.startswith("HUBBUB_OPEN_TO_NETWORK in the environment or .env is gone: ")
+        and "sign_in = true" in message
+    )
 
 
 def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
@@ -333,7 +353,9 @@ def test_an_unknown_limit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hubbub.toml").unlink()
     with pytest.raises(ConfigError, match="did you mean HUBBUB_LIMITS_QUEUED_RUNS"):
         load_settings({}, {"HUBBUB_LIMITS_QUEUED_RUN": "5"}, tmp_path)
-    with pytest.raises(ConfigError, match="HUBBUB_LIMITS_RUN_SECONDS in the environment must be a number of seconds"):
+    with pytest.raises(
+        ConfigError, match="HUBBUB_LIMITS_RUN_SECONDS in the environment or .env must be a number of seconds"
+    ):
         load_settings({}, {"HUBBUB_LIMITS_RUN_SECONDS": "soon"}, tmp_path)
 
 

@@ -318,7 +318,9 @@ def test_a_limit_above_the_hubs_abilities_is_refused(tmp_path: Path) -> None:
     for name, most in (("FRAME_BYTES", 2**31), ("JSON_DEPTH", 128)):
         variable = f"HUBBUB_LIMITS_{name}"
         assert getattr(load_settings({}, {variable: str(most)}, tmp_path).limits, name.lower()) == most
-        with pytest.raises(ConfigError, match=f"{variable} in the environment must be a whole number from 1 to {most}"):
+        with pytest.raises(
+            ConfigError, match=f"{variable} in the environment or .env must be a whole number from 1 to {most}"
+        ):
             load_settings({}, {variable: str(most + 1)}, tmp_path)
 
 
