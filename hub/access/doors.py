@@ -12,6 +12,7 @@ _AUTHORITY = r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,
 _HOST_PATTERN = re.compile(_AUTHORITY)
 _ORIGIN_PATTERN = re.compile(rf"(?P<scheme>https?)://{_AUTHORITY}")
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+ANY_ADDRESS = ("0.0.0.0", "::")  # to listen on; no client can connect to them on every system
 
 
 def is_loopback(host: str) -> bool:
@@ -31,6 +32,20 @@ def check_bind(settings: Settings) -> None:
             f"host {settings.host} would open the hub to the network, where everyone could read and delete everything: "
             "set sign_in = true in hubbub.toml (and hosts = [...] to the host names of the hub), or listen on localhost"
         )
+
+
+def make_local_url(settings: Settings, port: int | None = None) -> str:
+    """Return the address of the hub for programs of this machine. *port* is the port that the hub listens on.
+
+    Without *port*, it is the port of the settings. If that may be any free port, it is the default port.
+    """
+    host = "localhost" if settings.host in ANY_ADDRESS else settings.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{port or settings.port or Settings().port}"
+
+
+def make_base_url(settings: Settings, port: int | None = None) -> str:
+    """Return the first part of links to the hub: `public_url`, or the address of make_local_url()."""
+    return settings.public_url or make_local_url(settings, port)
 
 
 def is_host_allowed(settings: Settings, host: str) -> bool:

@@ -1,11 +1,10 @@
-"""The command line: `hubbub serve`, `hubbub agents`, `hubbub check`, and the commands of hub.cli.remote."""
+"""The command line: `hubbub serve`, `agents` and `check`, and the commands of hub.cli.remote and hub.cli.operator."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -14,11 +13,13 @@ from rich.text import Text
 
 from hub import __version__
 from hub.cli.env_file import load_env_file
+from hub.cli.failures import exit_with, load_settings_or_exit
+from hub.cli.operator import OPERATOR_GROUPS
 from hub.cli.remote import REMOTE_COMMANDS
 from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines
 from hub.cli.text import to_printable
 from hub.observe.logging import log_to_stderr
-from hub.settings import ConfigError, Settings, load_settings
+from hub.settings import ConfigError
 from hub.storage.log import LogUnusable
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def cli(context: click.Context) -> None:
     try:
         load_env_file()
     except ConfigError as error:
-        _exit_with(error)
+        exit_with(error)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -50,13 +51,13 @@ def cli(context: click.Context) -> None:
 @click.option("--reload", is_flag=True, default=None, help="Reload agent files when they change.")
 def serve(**flags: Any) -> None:
     """Run the hub until Ctrl-C."""
-    settings = _load_settings(flags)
+    settings = load_settings_or_exit(flags)
     from hub.web.server import run_hub  # here, so that --help does not load aiohttp
 
     try:
         code = run_hub(settings, click.echo)
     except (ConfigError, LogUnusable, OSError) as error:
-        _exit_with(error)
+        exit_with(error)
     sys.exit(code)
 
 
@@ -67,7 +68,7 @@ def agents(**flags: Any) -> None:
     """List the agents, and why an agent is broken; exit with code 1 if one is broken."""
     reports: Sequence[AgentReport] = _call_offline("inspect_agents", flags)
     _print_agents(reports)
-    file = _load_settings(flags).agents / REQUIREMENTS_FILE
+    file = load_settings_or_exit(flags).agents / REQUIREMENTS_FILE
     if lines := find_missing_lines(file):
         click.echo(
             to_printable(f"{file}: missing: {', '.join(lines)}; install them with: pip install -r {file}"), err=True
@@ -86,15 +87,8 @@ def run_check(**flags: Any) -> None:
     sys.exit(1 if lines else 0)
 
 
-for command in REMOTE_COMMANDS:
+for command in (*REMOTE_COMMANDS, *OPERATOR_GROUPS):
     cli.add_command(command)
-
-
-def _load_settings(flags: dict[str, Any]) -> Settings:
-    try:
-        return load_settings(flags, os.environ, Path())
-    except ConfigError as error:
-        _exit_with(error)
 
 
 def _call_offline(use_case: str, flags: dict[str, Any]) -> Any:
@@ -102,7 +96,7 @@ def _call_offline(use_case: str, flags: dict[str, Any]) -> Any:
 
     If the log or a file cannot be used, exit with code 2.
     """
-    settings = _load_settings(flags)
+    settings = load_settings_or_exit(flags)
     log_to_stderr()
     from hub.access.principal import OPERATOR
     from hub.commands import table as commands
@@ -114,7 +108,7 @@ def _call_offline(use_case: str, flags: dict[str, Any]) -> Any:
     try:
         return asyncio.run(call())
     except (LogUnusable, OSError) as error:
-        _exit_with(error)
+        exit_with(error)
 
 
 def _print_agents(agents: "Sequence[AgentReport]") -> None:
@@ -124,13 +118,3 @@ def _print_agents(agents: "Sequence[AgentReport]") -> None:
         table.add_row(Text(agent.agentId), "broken" if agent.error else "ok", Text(agent.error or agent.description))
     console = Console()
     console.print(table if agents else "no agents here yet")
-
-
-def _exit_with(error: Exception) -> NoReturn:
-    """Print the error as one line, and exit with code 2."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:  # str(error) begins with the error number
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    line = " ".join(text.split())
-    click.echo(f"hubbub: {line}", err=True)
-    sys.exit(2)

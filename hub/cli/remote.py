@@ -4,27 +4,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from hub.cli.failures import CommandFailed
-from hub.settings import ConfigError, load_settings
+from hub.access.doors import make_local_url
+from hub.cli.failures import CommandFailed, exit_with, load_settings_or_exit
 
 URL_VARIABLE = "HUBBUB_URL"
-
-
-def _choose_url(value: str | None) -> str:
-    """Return *value*. If *value* is None, return the address from the settings of the current folder.
-
-    Raises ConfigError if the settings are wrong.
-    """
-    if value is not None:
-        return value
-    settings = load_settings({}, os.environ, Path())
-    host = {"0.0.0.0": "localhost", "::": "localhost"}.get(settings.host, settings.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port or 9527}"
 
 
 def _run_and_exit(command: Coroutine[Any, Any, int]) -> None:
@@ -35,8 +22,7 @@ def _run_and_exit(command: Coroutine[Any, Any, int]) -> None:
     try:
         code = asyncio.run(command)
     except CommandFailed as error:
-        click.echo(f"hubbub: {' '.join(str(error).split())}", err=True)
-        code = 1
+        exit_with(error, 1)
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # the reader of the pipe has exited, as in `| head`
@@ -46,11 +32,8 @@ def _run_and_exit(command: Coroutine[Any, Any, int]) -> None:
 
 
 def _parse_url_option(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
-    try:
-        return _choose_url(value)
-    except ConfigError as error:
-        click.echo(f"hubbub: {error}", err=True)
-        sys.exit(2)
+    """Return *value*, or the address from the settings of the current folder."""
+    return value if value is not None else make_local_url(load_settings_or_exit({}))
 
 
 url_option = click.option(

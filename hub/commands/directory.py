@@ -42,7 +42,8 @@ class Directory:
 
     *version* changes with each drop(): what was read before the change is then not kept. *read_jwt* verifies a JWT; it
     is None if JWTs are not configured. *uses* are the times of the last uses by credential, until they are saved.
-    *used_links* are the one-time links whose use is being saved.
+    *used_links* are the one-time links whose use is being saved. *creation_lock* is held while a principal is
+    looked for and made.
     """
 
     store: AccessStore
@@ -52,8 +53,8 @@ class Directory:
     uses: dict[str, int] = attrs.Factory(dict)
     used_links: set[str] = attrs.Factory(set)
     version: int = 0
+    creation_lock: asyncio.Lock = attrs.Factory(asyncio.Lock)
     _cache: dict[str, CredentialOwner] = attrs.Factory(dict)
-    _creation_lock: asyncio.Lock = attrs.Factory(asyncio.Lock)
 
     async def authenticate(self, text: str) -> Principal:
         """Return the principal of a key, a cookie's value or a JWT. Raises Unauthenticated, StorageUnavailable."""
@@ -75,7 +76,7 @@ class Directory:
         """
         owner = await self.find_owner(user.credential_id)
         if owner is None:
-            async with self._creation_lock:  # two first requests of one user make one principal
+            async with self.creation_lock:  # two first requests of one user make one principal
                 owner = await self.find_owner(user.credential_id) or await self._create(user)
         return attrs.evolve(self._admit(owner), expires=user.expires)
 

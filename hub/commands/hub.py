@@ -82,6 +82,13 @@ class Hub:
         if self.is_sign_in_on:
             self.housekeeping.start()
 
+    async def start_log(self) -> None:
+        """Open the log alone, instead of start(), for commands of the operator where no hub runs.
+
+        No agent is loaded, and no run is recovered. Raises LogUnusable and OSError.
+        """
+        await self.node.start_log()
+
     def drain(self) -> None:
         """Refuse chats from now on, and notify every client."""
         self.node.drain()

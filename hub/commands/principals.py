@@ -1,9 +1,11 @@
 """Use cases of the operator: principals, their keys, and the links that sign people in."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import attrs
 
+from hub.access.permissions import BROADCAST_PREFIX
 from hub.access.principal import Principal
 from hub.access.records import Credential, Grant, PrincipalKind, PrincipalRecord, TenantRole
 from hub.access.secrets import SECRET_BYTES, Token, TokenKind
@@ -11,8 +13,8 @@ from hub.commands.enforcing import recheck_session, refresh_clients
 from hub.commands.guard import use_session
 from hub.commands.hub import Hub
 from hub.commands.sessions import list_keys
-from hub.errors import AmbiguousName, BadFrame, UnknownKey, UnknownPrincipal
-from hub.ids import DEFAULT_TENANT, Key, describe_bad_id, is_id, key_prefix
+from hub.errors import AmbiguousName, BadFrame, SessionDeleted, UnknownKey, UnknownPrincipal
+from hub.ids import DEFAULT_TENANT, Key, describe_bad_id, id_of, is_id, key_prefix
 from hub.node.upkeep import DAY_MS
 from hub.storage.log import EVERYONE
 from hub.storage.records import SessionQuery
@@ -45,18 +47,19 @@ async def create_key(
     *agents* limits the key to these agents. Raises AmbiguousName, BadFrame if an existing principal has another role,
     and StorageUnavailable.
     """
-    record = await _find_or_make(hub, name, tenant, "program", role)
     token, expires = _make_token(hub, "hk"), 0 if days is None else hub.node.seams.now() + int(days * DAY_MS)
-    credential = Credential(
-        id=token.id,
-        principal=record.id,
-        kind="key",
-        digest=token.digest,
-        agents=None if agents is None else tuple(agents),
-        created=hub.node.seams.now(),
-        expires=expires,
-    )
-    await hub.node.log.access.save(record, credential)
+    async with hub.directory.creation_lock:
+        record = await _find_or_make(hub, name, tenant, "program", role)
+        credential = Credential(
+            id=token.id,
+            principal=record.id,
+            kind="key",
+            digest=token.digest,
+            agents=None if agents is None else tuple(agents),
+            created=hub.node.seams.now(),
+            expires=expires,
+        )
+        await hub.node.log.access.save(record, credential)
     hub.directory.drop(record.id)
     return NewKey(key=token.text, keyId=token.id, principal=record, expires=expires)
 
@@ -87,12 +90,13 @@ async def invite_person(
 
     Raises the errors of create_key().
     """
-    record = await _find_or_make(hub, name, tenant, "person", role)
     token, now = _make_token(hub, "hi"), hub.node.seams.now()
-    credential = Credential(
-        id=token.id, principal=record.id, kind="invite", digest=token.digest, created=now, expires=now + LINK_MS
-    )
-    await hub.node.log.access.save(record, credential)
+    async with hub.directory.creation_lock:
+        record = await _find_or_make(hub, name, tenant, "person", role)
+        credential = Credential(
+            id=token.id, principal=record.id, kind="invite", digest=token.digest, created=now, expires=now + LINK_MS
+        )
+        await hub.node.log.access.save(record, credential)
     hub.directory.drop(record.id)
     return hub.make_link(token.text)
 
@@ -146,12 +150,14 @@ async def remove_principal(hub: Hub, principal: Principal, name: str) -> Princip
 async def adopt_sessions(hub: Hub, principal: Principal, name: str) -> int:
     """Make a principal the owner of the sessions of its tenant that have no owner. Return their number.
 
-    These are the sessions that were made before sign-in was configured. Raises UnknownPrincipal, AmbiguousName,
-    StorageUnavailable.
+    These are the sessions that were made before sign-in was configured; those with broadcasts belong to nobody. Raises
+    UnknownPrincipal, AmbiguousName, StorageUnavailable.
     """
     record, count = await find_principal(hub, principal, name), 0
     for key in await list_keys(hub, SessionQuery(prefix=key_prefix(record.tenant), readers=EVERYONE)):
-        count += await _adopt(hub, principal, key, record.id)
+        if not id_of(key).startswith(BROADCAST_PREFIX):
+            with suppress(SessionDeleted):
+                count += await _adopt(hub, principal, key, record.id)
     return count
 
 

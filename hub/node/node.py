@@ -33,7 +33,7 @@ from hub.storage.private import make_private
 
 log = structlog.get_logger()
 
-DATA_NAME_PREFIXES = ("hub.db", "files", "model")  # of the hub's own files and folders in the data folder
+DATA_NAME_PREFIXES = ("hub.db", "files", "model", "control")  # of the hub's own files and folders in the data folder
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -95,8 +95,7 @@ class Node:
 
         If a step fails or is cancelled, close the agents, the files and the log, and raise the error of the step.
         """
-        make_private(self.settings.data, lambda name: name.startswith(DATA_NAME_PREFIXES))
-        await self.log.start(self._deliver)
+        await self.start_log()
         try:
             self.direct_writes = self.settings.direct_writes and await are_direct_writes_safe()
             await self.files.start(self.log.identify(self.settings.data))
@@ -108,6 +107,11 @@ class Node:
             await self.log.close()
             raise
         self.is_ready = True
+
+    async def start_log(self) -> None:
+        """Make the data folder, and open the log alone. close() ends this too."""
+        make_private(self.settings.data, lambda name: name.startswith(DATA_NAME_PREFIXES))
+        await self.log.start(self._deliver)
 
     def drain(self) -> None:
         """Refuse chats from now on, and send the `draining` notice to all connections."""

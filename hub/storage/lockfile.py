@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hub.forks import call_in_children, replace_with_null
-from hub.storage.log import LogUnusable
+from hub.storage.log import LogInUse
 
 if sys.platform != "win32":
     import fcntl
@@ -16,7 +16,7 @@ def take_lock(path: Path, undo: ExitStack) -> None:
     """Take the lock of *path*, in the file PATH.lock; *undo* releases the lock.
 
     Child processes do not inherit the lock, neither over fork nor over exec. On Windows there is no lock. If another
-    process has the lock, raises LogUnusable with the pid of that process. Raises OSError if the file cannot be opened.
+    process has the lock, raises LogInUse with the pid of that process. Raises OSError if the file cannot be opened.
     """
     if sys.platform != "win32":
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -26,8 +26,6 @@ def take_lock(path: Path, undo: ExitStack) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
-            raise LogUnusable(
-                f"{path} is in use by another hub (pid {owner}): stop it, or choose another --data"
-            ) from None
+            raise LogInUse(path, owner) from None
         os.ftruncate(lock, 0)
         os.write(lock, b"%d\n" % os.getpid())

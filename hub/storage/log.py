@@ -346,3 +346,11 @@ class Log(ABC):
 
 class LogUnusable(Exception):
     """The log cannot be opened; the message says why and what to do."""
+
+
+class LogInUse(LogUnusable):
+    """Another process has the lock. *pid* is its process id, or `unknown`."""
+
+    def __init__(self, path: Path, pid: str) -> None:
+        super().__init__(f"{path} is in use by another hub (pid {pid}): stop it, or choose another --data")
+        self.pid = pid

@@ -7,11 +7,10 @@ import os
 import socket
 from collections.abc import Callable
 
+import attrs
 from aiohttp import WSCloseCode, web
 
-from hub.access.doors import check_bind
-from hub.access.principal import OPERATOR
-from hub.commands import table as commands
+from hub.access.doors import check_bind, make_base_url
 from hub.commands.hub import Hub, open_hub
 from hub.forks import call_in_children, replace_with_null
 from hub.observe.logging import log_to_stderr
@@ -19,13 +18,23 @@ from hub.observe.output import make_output_nonblocking
 from hub.settings import Settings
 from hub.web.accepting import Acceptor, make_acceptor
 from hub.web.app import make_app
+from hub.web.banner import announce_hub
+from hub.web.control import ControlServer, start_control
 from hub.web.ending import ExitGuard
 from hub.web.loop import make_loop
 from hub.web.ports import find_descriptors, find_listeners
-from hub.web.routes import API_PREFIX
 from hub.web.websocket import close_all_sockets
 
 LISTEN_BACKLOG = 4096  # for many reconnects at once: a client past this limit retries only after a second
+
+
+@attrs.frozen
+class Servers:
+    """What serves the clients and the operator. *control* is None if the system has no socket for the operator."""
+
+    runner: web.AppRunner
+    acceptor: Acceptor
+    control: ControlServer | None
 
 
 def run_hub(settings: Settings, announce: Callable[[str], None]) -> int:
@@ -48,7 +57,7 @@ async def _serve(settings: Settings, announce: Callable[[str], None], drain_outp
     exit_guard = ExitGuard(limits=settings.limits, drain_output=drain_output)
     exit_guard.install_handlers()
     sockets = _listen(settings)
-    hub.base_url = settings.public_url or f"http://{_url_host(settings.host)}:{sockets[0].getsockname()[1]}"
+    hub.base_url = make_base_url(settings, sockets[0].getsockname()[1])
     runner = await _set_up_server(hub)
     try:
         has_started = await _start(hub, exit_guard.stop, sockets)
@@ -59,12 +68,12 @@ async def _serve(settings: Settings, announce: Callable[[str], None], drain_outp
         await runner.cleanup()
         exit_guard.finish()
         return
-    acceptor = _accept_connections(hub, runner, sockets)
+    servers = await _accept_connections(hub, runner, sockets)
     _tune_garbage_collector()
-    await _announce(hub, sockets, announce)
+    await announce_hub(hub, sockets[0].getsockname()[1], announce)
     await exit_guard.stop.wait()
     announce("Stopping; a second Ctrl-C does not wait for running answers.")
-    await _stop(hub, runner, acceptor, exit_guard.hurry)
+    await _stop(hub, servers, exit_guard.hurry)
     announce("Stopped.")
     exit_guard.finish()
     if hub.has_running_code:  # an agent ignores its cancellation, or a thread does not end
@@ -101,12 +110,12 @@ async def _set_up_server(hub: Hub) -> web.AppRunner:
     return runner
 
 
-def _accept_connections(hub: Hub, runner: web.AppRunner, sockets: list[socket.socket]) -> Acceptor:
-    """Accept connections from the listening sockets. _stop() ends it."""
+async def _accept_connections(hub: Hub, runner: web.AppRunner, sockets: list[socket.socket]) -> Servers:
+    """Accept connections from the listening sockets, and commands of the operator. _stop() ends it."""
     assert runner.server is not None
     acceptor = make_acceptor(hub.settings, runner.server, sockets)
     acceptor.start()
-    return acceptor
+    return Servers(runner, acceptor, await start_control(hub))
 
 
 def _tune_garbage_collector() -> None:
@@ -118,20 +127,22 @@ def _tune_garbage_collector() -> None:
     gc.set_threshold(20_000, 50, 50)
 
 
-async def _stop(hub: Hub, runner: web.AppRunner, acceptor: Acceptor, hurry: asyncio.Event) -> None:
+async def _stop(hub: Hub, servers: Servers, hurry: asyncio.Event) -> None:
     """Shut down the hub.
 
     1. Accept no new connections and chats; notify all clients.
     2. Wait up to `drain_seconds` for running runs. A second signal ends this wait and the grace time of stopped runs.
     3. End the runs that are still open (`aborted`), and wait until all events are in the log and delivered.
     4. Close all WebSockets with code 1012 at the same time, and abort the sockets that do not answer.
-    5. Close the server, the agents with their processes, and the log with its lock.
+    5. Close the servers, the agents with their processes, and the log with its lock.
     """
-    await acceptor.stop()
+    await servers.acceptor.stop()
     hub.drain()
     await hub.finish(hurry)
-    await close_all_sockets(runner.app, hub, WSCloseCode.SERVICE_RESTART)
-    await runner.cleanup()
+    await close_all_sockets(servers.runner.app, hub, WSCloseCode.SERVICE_RESTART)
+    await servers.runner.cleanup()
+    if servers.control is not None:
+        await servers.control.stop()
     await hub.close()
 
 
@@ -152,10 +163,6 @@ def _listen(settings: Settings) -> list[socket.socket]:
     # A child process that outlives the hub must not hold the port: new clients would connect, and wait forever.
     call_in_children(lambda: replace_with_null(find_descriptors(port)))
     return sockets
-
-
-def _url_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _open_socket(host: str, port: int) -> socket.socket:
@@ -181,16 +188,3 @@ def _describe_bind_error(host: str, port: int, error: OSError) -> str:
     if listeners:
         return f"{problem} by {', '.join(listeners)}; stop it, or choose another --port, and another --data"
     return f"{problem}; is another hub running? choose another --port, and another --data"
-
-
-async def _announce(hub: Hub, sockets: list[socket.socket], announce: Callable[[str], None]) -> None:
-    """Announce the addresses, the agents and the data folder. docs/start.md shows these lines."""
-    settings = hub.settings
-    port = sockets[0].getsockname()[1]
-    announce(f"Hubbub listens on   http://{settings.host}:{port}  (the console)")
-    announce(f"                    ws://{settings.host}:{port}{API_PREFIX}/ws")
-    announce(f"                    http://{settings.host}:{port}/docs  (the API reference)")
-    for agent in await commands.inspect_agents(hub, OPERATOR):
-        announce(f"  agent {agent.agentId:<13} {'broken: ' + agent.error if agent.error else agent.description}")
-    announce(f"Data folder         {settings.data.resolve()}")
-    announce("Press Ctrl-C to stop.")

@@ -1,0 +1,124 @@
+"""The commands of the operator: their names, their arguments, and their answers as plain JSON values.
+
+They come over the control socket of a running hub, or from the command line where no hub runs.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar
+
+import attrs
+import msgspec
+
+from hub.access.principal import OPERATOR
+from hub.access.records import Credential, TenantRole
+from hub.commands import table as commands
+from hub.commands.hub import Hub
+from hub.errors import UnknownType
+from hub.ids import DEFAULT_TENANT, quote
+from hub.messages import Id
+from hub.protocols.reading import convert
+
+CONTROL_SOCKET = "control.sock"  # in the data folder of a running hub
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+Days = Annotated[float, msgspec.Meta(gt=0, le=36_500)]
+AgentIds = Annotated[tuple[Id, ...], msgspec.Meta(min_length=1)]
+
+
+class _Arguments(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """The arguments of a use case, by the names of its parameters."""
+
+    example: ClassVar[str] = '{"name":"ann"}'
+
+
+class _NoArguments(_Arguments):
+    example: ClassVar[str] = "{}"
+
+
+class _PrincipalName(_Arguments):
+    name: str
+
+
+class _OptionalName(_Arguments):
+    name: str | None = None
+
+
+class _OptionalTenant(_Arguments):
+    example: ClassVar[str] = '{"tenant":"default"}'
+    tenant: Id | None = None
+
+
+class _CredentialId(_Arguments):
+    example: ClassVar[str] = '{"credentialId":"0123456789abcdef"}'
+    credential_id: str
+
+
+class _NewPerson(_Arguments):
+    example: ClassVar[str] = '{"name":"ann","role":"member"}'
+    name: Name
+    role: TenantRole | None = None
+    tenant: Id = DEFAULT_TENANT
+
+
+class _KeyFields(_NewPerson):
+    example: ClassVar[str] = '{"name":"ann","role":"member","agents":["main"],"days":90}'
+    agents: AgentIds | None = None
+    days: Days | None = None
+
+
+class _PrincipalChange(_Arguments):
+    example: ClassVar[str] = '{"name":"ann","role":"admin"}'
+    name: str
+    role: TenantRole | None = None
+    new_name: Name | None = None
+
+
+@attrs.frozen
+class OperatorCommand:
+    """One row: the use case, and the class of its arguments. *present* turns the result into plain JSON values."""
+
+    use_case: commands.UseCase[Any, Any]
+    arguments: type[_Arguments]
+    present: Callable[[Any], Any] = msgspec.to_builtins
+
+
+@attrs.frozen
+class OperatorAnswer:
+    """The answer to a command. *isSignInOn* tells whether the hub asks for the credentials that were made."""
+
+    result: Any
+    isSignInOn: bool
+
+
+def _present_credential(credential: Credential) -> dict[str, Any]:
+    """Return the fields for JSON. The digest of the secret stays in the log."""
+    return {name: value for name, value in msgspec.to_builtins(credential).items() if name != "digest"}
+
+
+def _present_credentials(credentials: Any) -> list[dict[str, Any]]:
+    return [_present_credential(credential) for credential in credentials]
+
+
+OPERATOR_COMMANDS: dict[str, OperatorCommand] = {
+    "create_key": OperatorCommand(commands.create_key, _KeyFields),
+    "list_credentials": OperatorCommand(commands.list_credentials, _OptionalName, _present_credentials),
+    "revoke_credential": OperatorCommand(commands.revoke_credential, _CredentialId, _present_credential),
+    "invite_person": OperatorCommand(commands.invite_person, _NewPerson),
+    "list_principals": OperatorCommand(commands.list_principals, _OptionalTenant),
+    "change_principal": OperatorCommand(commands.change_principal, _PrincipalChange),
+    "remove_principal": OperatorCommand(commands.remove_principal, _PrincipalName),
+    "adopt_sessions": OperatorCommand(commands.adopt_sessions, _PrincipalName),
+}
+
+
+async def run_operator_command(hub: Hub, name: str, fields: Mapping[str, Any]) -> OperatorAnswer:
+    """Run a command of the table with arguments from JSON.
+
+    Raises UnknownType for an unknown name, BadFrame for wrong arguments, and the errors of the use case.
+    """
+    command = OPERATOR_COMMANDS.get(name)
+    if command is None:
+        raise UnknownType(f"unknown command {quote(name)}: use one of {', '.join(OPERATOR_COMMANDS)}")
+    arguments = convert(dict(fields), command.arguments, hub.limits, name)
+    result = await command.use_case(hub, OPERATOR, **msgspec.structs.asdict(arguments))
+    return OperatorAnswer(command.present(result), hub.is_sign_in_on)
