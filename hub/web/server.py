@@ -59,13 +59,7 @@ async def _serve(settings: Settings, announce: Callable[[str], None], drain_outp
     sockets = _listen(settings)
     hub.base_url = make_base_url(settings, sockets[0].getsockname()[1])
     runner = await _set_up_server(hub)
-    try:
-        has_started = await _start(hub, exit_guard.stop, sockets)
-    except BaseException:
-        await runner.cleanup()
-        raise
-    if not has_started:
-        await runner.cleanup()
+    if not await _start(hub, exit_guard.stop, runner, sockets):
         exit_guard.finish()
         return
     servers = await _accept_connections(hub, runner, sockets)
@@ -80,7 +74,7 @@ async def _serve(settings: Settings, announce: Callable[[str], None], drain_outp
         exit_guard.exit(0)
 
 
-async def _start(hub: Hub, stop: asyncio.Event, sockets: list[socket.socket]) -> bool:
+async def _start(hub: Hub, stop: asyncio.Event, runner: web.AppRunner, sockets: list[socket.socket]) -> bool:
     """Start the hub. If a signal comes first, undo the start and return False. Raises the errors of the start."""
     start_task, stop_task = asyncio.create_task(hub.start()), asyncio.create_task(stop.wait())
     await asyncio.wait([start_task, stop_task], return_when=asyncio.FIRST_COMPLETED)
@@ -91,6 +85,7 @@ async def _start(hub: Hub, stop: asyncio.Event, sockets: list[socket.socket]) ->
         sock.close()
     start_task.cancel()
     await asyncio.wait([start_task])
+    await runner.cleanup()
     if not start_task.cancelled():
         start_task.result()  # raises the error of the start
     return False
