@@ -21,7 +21,7 @@ HubError
 ├── EmptyFile               an upload without a byte
 ├── FileTooLarge            an upload larger than the limit for one file
 ├── QuotaExceeded           an upload that exceeds the space of its session or of the hub
-├── UploadTooSlow           an upload that took longer than the limit
+├── UploadTooSlow           an upload, or the body of a request, that took longer than the limit
 ├── Conflict                a command that does not fit the state of the session
 │   ├── NotRunning          no run to cancel
 │   ├── AlreadyResolved     a question that was answered, or whose run no longer waits for an answer

@@ -36,6 +36,7 @@ class Limits:
     body_bytes: Count = 64 * KiB  # of an HTTP request
     chat_bytes: Count = 1 * MiB  # of a chat over HTTP: the same as frame_bytes
     conversation_bytes: Count = 8 * MiB  # of an OpenAI or AG-UI request, which has the complete conversation
+    body_seconds: Seconds = 150.0  # for the body of a request: 8 MiB at half a megabit per second
     metadata_bytes: Count = 16 * KiB  # of the metadata of a session or a message, as JSON
     json_depth: Depth = 32  # levels in a frame or a request
     object_keys: Count = 256  # keys of one JSON object

@@ -153,6 +153,15 @@ def _is_message_stored(refusal: HubError) -> bool:
     return isinstance(refusal, Draining) and "runId" in refusal.fields
 
 
+async def replace_expectation_error(request: web.Request, response: web.StreamResponse) -> None:
+    """Replace the body of 417, which aiohttp sends before the middlewares run: it repeats the header of the request."""
+    if isinstance(response, web.HTTPExpectationFailed):
+        error = ErrorBody(error="the hub knows no other Expect than 100-continue", code="expectation_failed")
+        response.body = json_response(error).body
+        response.content_type = "application/json"
+        response.headers["Content-Length"] = str(len(response.body))
+
+
 async def complete_cors_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Correct the CORS headers of aiohttp-cors before a response is sent."""
     # aiohttp-cors does not send Vary, so a cache could serve the response for one origin to another. The response to a
@@ -176,7 +185,7 @@ def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
     verifier = make_jwt_verifier(hub.settings, hub.node.seams)
     if verifier is not None:
         app.cleanup_ctx.append(partial(_open_verifier, verifier))
-    app.on_response_prepare.append(complete_cors_headers)
+    app.on_response_prepare.extend((replace_expectation_error, complete_cors_headers))
     return app
 
 

@@ -31,9 +31,9 @@ class Arrival:
         """Raise Refused if the request may not come in. Else set the CLIENT_*_KEYs of the request."""
         self._check_proxy(request)
         client = find_client(request.remote, request.headers, self.settings.trusted_proxies)
-        # A page that uses DNS rebinding can send any X-Forwarded-Host, and many proxies pass it on, so the Host of the
-        # connection counts too.
-        for host in {", ".join(request.headers.getall("Host", ())), client.host}:
+        # All names count: the header Host, because a page that uses DNS rebinding can send any X-Forwarded-Host, which
+        # many proxies pass on; and the name in a request for a complete URL, which takes the place of Host.
+        for host in dict.fromkeys((", ".join(request.headers.getall("Host", ())), client.host, request.host)):
             if not is_host_allowed(self.settings, host):
                 raise self._refuse("hosts", "Host", host)
         if "Origin" in request.headers:

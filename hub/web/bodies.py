@@ -1,10 +1,11 @@
 """Read the bodies of requests up to a size limit, and convert JSON bodies to classes."""
 
+import asyncio
 from typing import Any, TypeVar
 
 from aiohttp import web
 
-from hub.errors import BadFrame, TooLarge
+from hub.errors import BadFrame, TooLarge, UploadTooSlow
 from hub.limits import format_size
 from hub.protocols.reading import convert, read_object
 from hub.web.routes import limits_of
@@ -15,18 +16,21 @@ T = TypeVar("T")
 async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
     """Return the body of a request.
 
-    Past *max_bytes*, stop reading and raise TooLarge. Raise BadFrame if the body is incomplete, or does not match its
-    Content-Encoding.
+    Past *max_bytes*, stop reading and raise TooLarge. Raise UploadTooSlow after `body_seconds`. Raise BadFrame if the
+    body is incomplete, or does not match its Content-Encoding.
     """
     data = bytearray()
     if (request.content_length or 0) <= max_bytes:
         try:
-            async for chunk in request.content.iter_any():
-                data += chunk
-                if len(data) > max_bytes:
-                    break
-            else:
-                return bytes(data)
+            async with asyncio.timeout(limits_of(request).body_seconds):
+                async for chunk in request.content.iter_any():
+                    data += chunk
+                    if len(data) > max_bytes:
+                        break
+                else:
+                    return bytes(data)
+        except TimeoutError:
+            raise UploadTooSlow("the body took too long: send it again, on a faster connection") from None
         except web.RequestPayloadError:
             text = "the body is incomplete, or does not match its Content-Encoding: send the request again"
             raise BadFrame(text) from None

@@ -93,14 +93,7 @@ async def _start(hub: Hub, stop: asyncio.Event, runner: web.AppRunner, sockets: 
 
 async def _set_up_server(hub: Hub) -> web.AppRunner:
     """Return the HTTP server, which accepts no connection yet. Raises ConfigError if a key file cannot be read."""
-    runner = web.AppRunner(
-        make_app(hub),
-        access_log=None,
-        # This limit also closes a socket that does not send a complete request header in time. It does not affect
-        # WebSockets.
-        keepalive_timeout=hub.limits.header_seconds,
-        shutdown_timeout=1.0,
-    )
+    runner = web.AppRunner(make_app(hub), shutdown_timeout=1.0)
     await runner.setup()
     return runner
 

@@ -1027,6 +1027,34 @@ async def test_presence_is_sent_after_its_delay(hub: Hub, seconds: float) -> Non
         await client.find(lambda f: f["type"] == "presence" and f["count"] == 1)
 
 
+@obeys("body_seconds")
+@pytest.mark.parametrize("seconds", [0.2, NEVER])
+async def test_the_body_of_a_request_has_a_time_limit(hub: Hub, seconds: float) -> None:
+    """Also if bytes come all the time. It is not refused early: another session is made first."""
+    await hub.start(body_seconds=seconds)
+    rest = asyncio.Event()
+
+    async def slow_body() -> AsyncIterator[bytes]:
+        yield b'{"sessionId": "s1"'
+        while not rest.is_set():
+            yield b" "
+            await asyncio.sleep(0.01)
+        yield b"}"
+
+    async with open_http(hub) as http:
+        pending = asyncio.create_task(http.post("sessions", data=slow_body()).__aenter__())
+        try:
+            if seconds == NEVER:
+                assert (await post(http, "sessions", {"sessionId": "s2"}))[0] == 201 and not pending.done()
+                rest.set()
+            response = await pending
+            code = (await response.json()).get("code")
+            assert (response.status, code) == ((201, None) if seconds == NEVER else (408, "too_slow"))
+        finally:
+            rest.set()
+            pending.cancel()
+
+
 @obeys("upload_seconds")
 @pytest.mark.parametrize("seconds", [0.2, NEVER])
 async def test_an_upload_has_a_time_limit(hub: Hub, seconds: float) -> None:

@@ -18,16 +18,8 @@ from support.waiting import PATIENCE, eventually
 
 from hub.limits import Limits
 from hub.settings import Settings
-from hub.web.accepting import (
-    ADDRESS_REFUSAL,
-    MAX_REFUSED_SOCKETS,
-    NODE_REFUSAL,
-    RATE_REFUSAL,
-    Acceptor,
-    ConnectionCaps,
-    find_source,
-    make_acceptor,
-)
+from hub.web.accepting import MAX_REFUSED_SOCKETS, Acceptor, make_acceptor
+from hub.web.connection_caps import ADDRESS_REFUSAL, NODE_REFUSAL, RATE_REFUSAL, ConnectionCaps, find_source
 
 MANY = 1_000_000
 
@@ -199,7 +191,7 @@ async def test_a_failed_accept_is_tried_again_after_a_pause() -> None:
         runner = web.ServerRunner(web.Server(answer))
         await runner.setup()
         assert runner.server is not None
-        acceptor = Acceptor(server=runner.server, sockets=[sock], caps=None)
+        acceptor = Acceptor(server=runner.server, sockets=[sock], caps=None, header_seconds=PATIENCE)
         acceptor.start()
         async with AsyncExitStack() as stack:
             connection = await HttpConnection.open(sock.getsockname()[1], stack)

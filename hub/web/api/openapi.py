@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from hub import __version__
-from hub.errors import BadFrame, BadId, BadQuery, Denied, HubError, Refused, TooLarge, Unauthenticated
+from hub.errors import BadFrame, BadId, BadQuery, Denied, HubError, Refused, TooLarge, Unauthenticated, UploadTooSlow
 from hub.limits import Limits
 from hub.messages import Id
 from hub.web.api.schemas import Schema, build_schemas, used_components
@@ -148,7 +148,7 @@ def _list_errors(route: Route) -> Iterator[tuple[str, int]]:
     if route.tag not in OPEN_TAGS:
         kinds += [Unauthenticated, Denied]
     if route.body is not None:
-        kinds += [BadFrame, BadId, TooLarge]
+        kinds += [BadFrame, BadId, TooLarge, UploadTooSlow]
     if route.query is not None:
         kinds += [BadQuery, BadId]
     if route.is_websocket or STREAM_CONTENT in route.contents:

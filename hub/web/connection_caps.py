@@ -1,0 +1,82 @@
+"""Limits on the number of connections, which apply before the HTTP server reads from a connection."""
+
+from collections import Counter
+from ipaddress import IPv6Address, ip_address
+
+import attrs
+import msgspec
+
+from hub.access.proxies import is_trusted_proxy
+from hub.errors import TooManyConnections
+from hub.limits import Limits
+from hub.web.routes import ErrorBody
+
+
+def _make_refusal(status: str, retry_seconds: int, text: str) -> bytes:
+    """Return a complete HTTP response."""
+    body = msgspec.json.encode(ErrorBody(error=text, code=TooManyConnections.code))
+    head = f"HTTP/1.1 {status}\r\nRetry-After: {retry_seconds}\r\nConnection: close\r\n"
+    return f"{head}Content-Type: application/json; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+ADDRESS_REFUSAL = _make_refusal(
+    "429 Too Many Requests", 5, "this address has too many connections to the hub: close one, or try again later"
+)
+NODE_REFUSAL = _make_refusal("503 Service Unavailable", 5, "the hub has too many connections: try again later")
+RATE_REFUSAL = _make_refusal("503 Service Unavailable", 1, "too many clients connect at once: try again in a moment")
+
+
+@attrs.define(eq=False, repr=False)
+class ConnectionCaps:
+    """Counts the open connections, and refuses new ones above the limits.
+
+    The limit for one address does not apply to trusted proxies: their connections belong to many clients. The two
+    limits of the hub apply to them, and `principal_connections`, which counts the WebSockets of a principal.
+    """
+
+    limits: Limits
+    trusted_proxies: tuple[str, ...] = ()
+    _sources: Counter[str] = attrs.field(factory=Counter, init=False)
+    _total: int = attrs.field(default=0, init=False)
+    _recent: float = attrs.field(default=0.0, init=False)  # new connections: the level of a leaky bucket
+    _recent_time: float = attrs.field(default=0.0, init=False)
+
+    def admit(self, address: str, now: float) -> bytes | None:
+        """Count a new connection and return None, or return the response that refuses it.
+
+        *now* is the time of the event loop's clock. Refused connections do not count.
+        """
+        limits, source = self.limits, find_source(address)
+        if self._sources[source] >= limits.address_connections and not is_trusted_proxy(address, self.trusted_proxies):
+            return ADDRESS_REFUSAL
+        if self._total >= limits.node_connections:
+            return NODE_REFUSAL
+        recent = max(0.0, self._recent - (now - self._recent_time) * limits.new_connections_per_second)
+        if recent + 1.0 > limits.new_connections_per_second:
+            return RATE_REFUSAL
+        self._recent, self._recent_time = recent + 1.0, now
+        self._sources[source] += 1
+        self._total += 1
+        return None
+
+    def leave(self, address: str) -> None:
+        """Uncount a connection that admit() has counted."""
+        source = find_source(address)
+        self._sources[source] -= 1
+        self._total -= 1
+        if not self._sources[source]:
+            del self._sources[source]
+
+
+def find_source(address: str) -> str:
+    """Return the unit to which the limit for one address applies.
+
+    This is the address, or the network of 64 bits of an IPv6 address: a client can use all addresses of its network.
+    """
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address) or parsed.is_loopback:
+        return address
+    return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))

@@ -1,0 +1,61 @@
+"""aiohttp's protocol of a connection, with changes for a server that strangers reach."""
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from hub.observe.rare_log import RareLog
+from hub.web.connection_caps import ConnectionCaps
+from hub.web.routes import ErrorBody, json_response
+
+
+class ConnectionHandler(web.RequestHandler):
+    """The protocol of one connection.
+
+    The caps have counted the connection; its loss uncounts it. The response to bytes that are no correct HTTP does not
+    repeat them, as aiohttp's own does, and writes at most a rare line to the log.
+    """
+
+    __slots__ = ("_address", "_caps", "_bad_http_log")
+
+    def __init__(
+        self,
+        server: web.Server,
+        *,
+        address: str,
+        caps: ConnectionCaps | None,
+        header_seconds: float,
+        bad_http_log: RareLog,
+    ) -> None:
+        # The keepalive timeout also closes a connection that does not send a complete request header in time. It does
+        # not affect WebSockets.
+        options: dict[str, Any] = {"access_log": None, "keepalive_timeout": header_seconds}
+        super().__init__(server, loop=asyncio.get_running_loop(), **options)
+        self._address, self._caps, self._bad_http_log = address, caps, bad_http_log
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.uncount()
+
+    def uncount(self) -> None:
+        """Tell the caps that the connection is lost. A second call does nothing."""
+        if self._caps is not None:
+            self._caps.leave(self._address)
+            self._caps = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the response to a request that aiohttp cannot parse."""
+        super().handle_error(request, status, exc, message)  # raises ConnectionError if a response has begun
+        self._bad_http_log.warn(asyncio.get_running_loop().time(), "bad HTTP refused", address=self._address)
+        text = "this is no correct HTTP request: see /docs" if status < 500 else "the hub failed"
+        code = "bad_request" if status < 500 else "internal"
+        response = json_response(ErrorBody(error=text, code=code), status=status)
+        response.force_close()
+        return response
