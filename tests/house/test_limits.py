@@ -1205,6 +1205,7 @@ async def test_a_connection_above_a_limit_is_refused_before_it_sends_anything(
             check_refusal(await (await HttpConnection.open(process.port, stack)).read_to_end(), status)
         assert await (await HttpConnection.open(process.port, stack)).get_health() == status
         assert [await connection.get_health() for connection in connections] == [200] * 3
+    await eventually(lambda: "connection refused" in process.log)
     assert process.log.count("connection refused") == 1
 
 

@@ -5,7 +5,7 @@ import gzip
 from collections import Counter
 
 from support.process import HubProcess
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, eventually
 
 MARK = b"zx7mark"  # in each request: no response and no line of the log may contain it
 HOST = b"Host: localhost\r\n"
@@ -96,6 +96,7 @@ async def check_survival(hub: HubProcess, pid: int) -> None:
     """Check that the same process still serves clients, and wrote few lines, without what strangers sent."""
     response = await read_answer(hub.port, get())
     assert response.startswith(b"HTTP/1.1 200 ") and hub.running and hub.pid == pid
+    await eventually(lambda: "bad HTTP refused" in hub.log)
     lines = [line for line in hub.output_lines if "Host refused" not in line]  # such a line is for the operator
     assert len(lines) < 40 and sum("bad HTTP refused" in line for line in lines) == 1, hub.log
     assert not any("Traceback" in line or MARK.decode() in line.lower() for line in lines), hub.log

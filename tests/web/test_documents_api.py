@@ -106,7 +106,7 @@ async def test_the_openapi_document_has_the_statuses_of_each_route(http: aiohttp
     """The statuses of its own errors, of a bad body, and of the middlewares."""
     paths = (await read(http, "/openapi.json"))["paths"]
     chat = paths["/api/v1/sessions/{id}/chat"]["post"]["responses"]
-    assert set(chat) == {"200", "202", *"400 401 403 404 409 413 429 500 503 505".split()}
+    assert set(chat) == {"200", "202", *"400 401 403 404 408 409 413 429 500 503 505".split()}
     assert "`busy`" in chat["429"]["description"]
     for path in ("/api/v1/ws", "/api/v1/agents/{agentId}/ws"):  # a WebSocket over HTTP/1.0 is refused
         assert "`http_version_not_supported`" in paths[path]["get"]["responses"]["505"]["description"]
