@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import attrs
 
-from hub.access.principal import Principal
+from hub.access.principal import NOBODY, Principal
 from hub.commands.hub import Hub
 from hub.delivery.catchup import CatchUp
 from hub.delivery.connection import Connection
@@ -27,7 +27,7 @@ class ClientHandle:
     *agent* and *session* are the default ids for a chat. If *session* is None, the client has its own session for each
     agent. *own_sessions* maps agent ids to the ids of these sessions, which are made on first use.
     *reserved_keys* are the sessions to which commands in progress will subscribe the client: see
-    joining.reserve_subscription().
+    joining.reserve_subscription(). *has_ended* is True after end(): the peer has a close frame, and its answer is awaited.
     """
 
     hub: Hub
@@ -37,6 +37,7 @@ class ClientHandle:
     session: str | None
     own_sessions: Mapping[str, str] = MappingProxyType({})
     reserved_keys: frozenset[Key] = frozenset()
+    has_ended: bool = False
 
     @property
     def id(self) -> str:
@@ -63,8 +64,12 @@ class ClientHandle:
         self.hub.clients.add(self)
 
     def end(self, error: HubError) -> None:
-        """Deliver nothing from now on, and close the socket for *error*. Do not wait for the close."""
-        if not self.is_closed and not self.hub.close_socket(self, error):
+        """Deliver nothing and run no command from now on, and close the socket for *error*. Do not wait for that."""
+        if self.is_closed:
+            return
+        self.has_ended = True
+        self.sign_in(NOBODY)
+        if not self.hub.close_socket(self, error):
             self.connection.close_after(Error(code=error.code, message=error.message), self.hub.limits.close_seconds)
 
     def record_activity(self) -> None:

@@ -125,10 +125,13 @@ class Hub:
         role = find_session_role(client.principal, channel.key, session.grants, is_team=self.is_team)
         return role is not None and may(client.principal, "read", role)
 
-    def check_connection_count(self, principal: Principal) -> None:
-        """Raise TooManyConnections if a principal cannot open another connection. The operator has no limit."""
+    def check_connection_count(self, principal: Principal, is_counted: bool = False) -> None:
+        """Raise TooManyConnections if a principal cannot open another connection. The operator has no limit.
+
+        *is_counted* is True if the new connection is already in *clients*.
+        """
         limit = self.limits.principal_connections
-        if not principal.is_operator and self.clients.count_of(principal.id) >= limit:
+        if not principal.is_operator and self.clients.count_of(principal.id) >= limit + is_counted:
             text = f"{principal.name} has the maximum of {limit} connections: close one of them first"
             raise TooManyConnections(text, retryAfterMs=1000)
 

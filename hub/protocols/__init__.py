@@ -75,6 +75,12 @@ PROTOCOLS = {
 }
 
 
+def close_frame(code: int, reason: str) -> bytes:
+    """Return a close frame of RFC 6455, 5.5.1. *reason* has at most 123 bytes."""
+    payload = pack("!H", code) + reason.encode()
+    return pack("!BB", 0x88, len(payload)) + payload
+
+
 def protocol_names() -> list[str]:
     """Return the names of all protocols, the hub's own first.
 

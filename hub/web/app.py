@@ -37,7 +37,7 @@ from hub.web.routes import (
     json_response,
     make_error_headers,
 )
-from hub.web.websocket import CLOSE_TASKS_KEY, SOCKETS_KEY, SocketQuery, close_socket, serve_websocket
+from hub.web.websocket import SOCKETS_KEY, SocketQuery, close_socket, serve_websocket
 
 log = structlog.get_logger()
 
@@ -178,7 +178,7 @@ def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
     protocol_names()  # import the protocols of other packages now, not while the first client waits
     app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub.settings)])
     app[HUB_KEY] = hub
-    app[SOCKETS_KEY], app[CLOSE_TASKS_KEY] = {}, set()
+    app[SOCKETS_KEY] = {}
     hub.close_socket = partial(close_socket, app)
     app[documents.ROUTES_KEY] = routes
     _add_routes(app, routes)

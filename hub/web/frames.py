@@ -96,11 +96,13 @@ class SocketReader:
 
     async def _read(self) -> bytes | None:
         client, ws = self._client, self._ws
-        while not client.is_closed:
+        while not client.is_closed or client.has_ended:
             await client.wait_until_drained()
             message = await ws.receive()
             client.record_activity()
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                if client.has_ended:
+                    continue
                 if message.type is WSMsgType.TEXT and not _is_utf8(message.data):
                     await self._close(WSCloseCode.INVALID_TEXT, b"a text frame is not valid UTF-8")
                     return None
@@ -109,7 +111,7 @@ class SocketReader:
                 with suppress(ConnectionError):  # the client has disconnected: `while` checks is_closed next
                     await ws.pong(message.data)
             elif message.type is not WSMsgType.PONG:
-                if message.type is WSMsgType.CLOSE:
+                if message.type is WSMsgType.CLOSE and not client.has_ended:
                     await self._close(close_reply_code(message.data))
                 return None
         return None

@@ -76,6 +76,7 @@ class EventStream:
         if run is not None:
             run.out_frame_bytes = size
         protocol = open_sse_protocol(size) if run is None else run
+        request.app[HUB_KEY].check_connection_count(principal_of(request))
         response.enable_chunked_encoding()
         response.force_close()  # the hub writes to the socket without aiohttp, so no response may follow on it
         await response.prepare(request)

@@ -14,7 +14,7 @@ from hub.commands.intake import Intake, build_error
 from hub.errors import HubError, UnknownSession
 from hub.limits import Limits
 from hub.messages import Id
-from hub.protocols import open_protocol, protocol_names
+from hub.protocols import close_frame, open_protocol, protocol_names
 from hub.web.doorkeeper import principal_of, refuse_bad_credential
 from hub.web.first_frame import wait_for_sign_in
 from hub.web.frames import SocketReader, WebSocket, close_websocket
@@ -24,7 +24,6 @@ log = structlog.get_logger()
 
 SocketTable = dict[Intake, WebSocket]
 SOCKETS_KEY: web.AppKey[SocketTable] = web.AppKey("sockets", dict)
-CLOSE_TASKS_KEY: web.AppKey[set[asyncio.Task[None]]] = web.AppKey("close_tasks", set)
 
 
 class SocketQuery(Struct):
@@ -38,6 +37,7 @@ class SocketQuery(Struct):
         Annotated[int, Meta(ge=0, lt=10**15, description="The cursor: replay the events after this seq.")] | None
     ) = None
     epoch: Annotated[Id, Meta(description="The epoch of the session at the cursor.")] | None = None
+    ticket: Annotated[str, Meta(description="A ticket of `POST /tickets`, to sign in.")] | None = None
     stream: Annotated[bool, Meta(description="false: send complete messages instead of a stream of their parts.")] = (
         True
     )
@@ -83,8 +83,16 @@ async def _clean_up(client: ClientHandle, ws: WebSocket, reader: SocketReader, i
     await reader.stop()
     # When the hub shuts down, delivery ends first, so this may run before close_all_sockets(). Both send the same code.
     code = WSCloseCode.SERVICE_RESTART if client.hub.is_draining else WSCloseCode.OK
-    await client.close(lambda: close_websocket(ws, code, client.hub.limits.close_seconds))
+    await client.close(lambda: _say_goodbye(client, ws, code))
     await intake.wait_until_finished()  # commands run to their end, also after the client has disconnected
+
+
+async def _say_goodbye(client: ClientHandle, ws: WebSocket, code: int) -> None:
+    """Close a socket. If close_socket() has sent a close frame, send no other one, and close the transport."""
+    if client.has_ended:
+        client.connection.transport.close(client.hub.limits.close_seconds)
+    else:
+        await close_websocket(ws, code, client.hub.limits.close_seconds)
 
 
 async def _accept(request: web.Request) -> tuple[ClientHandle, WebSocket, SocketQuery]:
@@ -129,6 +137,7 @@ async def _open(client: ClientHandle, query: SocketQuery, is_welcome: bool) -> N
     A client that may not read the session, or whose session does not exist, gets an error and stays connected: its
     first chat may make the session.
     """
+    client.hub.check_connection_count(client.principal, is_counted=True)  # other handshakes may have ended meanwhile
     if is_welcome:
         await commands.welcome(client.hub, client.principal, client)
     if client.session is not None and client.principal.is_signed_in:
@@ -141,15 +150,17 @@ async def _open(client: ClientHandle, query: SocketQuery, is_welcome: bool) -> N
 
 
 def close_socket(app: web.Application, client: ClientHandle, error: HubError) -> bool:
-    """Start to close the WebSocket of a client with the code of an error. Return False if the client has none."""
-    ws = next((ws for intake, ws in app[SOCKETS_KEY].items() if intake.client is client), None)
-    if ws is None:
+    """Send the error and a close frame to a client, without waiting. Return False if it has no WebSocket.
+
+    The handler of the socket goes on reading until the answer of the peer, at most `close_seconds`. aiohttp's close()
+    would not wait for that answer, because the handler is reading.
+    """
+    if not any(intake.client is client for intake in app[SOCKETS_KEY]):
         return False
     client.answer(build_error(error))
+    client.write(close_frame(error.close_code, error.code))
     client.stop_delivery()  # no frame may follow the close frame
-    task = asyncio.create_task(_disconnect(client, ws, error.close_code, error.code))
-    app[CLOSE_TASKS_KEY].add(task)
-    task.add_done_callback(app[CLOSE_TASKS_KEY].discard)
+    asyncio.get_running_loop().call_later(client.hub.limits.close_seconds, client.abort)
     return True
 
 
@@ -167,5 +178,5 @@ async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
     for intake in sockets:
         intake.client.abort()
         intake.cancel()
-    await asyncio.gather(*close_tasks, *app[CLOSE_TASKS_KEY], return_exceptions=True)
+    await asyncio.gather(*close_tasks, return_exceptions=True)
     await asyncio.gather(*(intake.wait_until_finished() for intake in sockets))

@@ -15,11 +15,24 @@ from hub.limits import Limits
 from hub.messages import Id
 from hub.web.api.schemas import Schema, build_schemas, used_components
 from hub.web.routes import STREAM_CONTENT, Content, ErrorBody, Route
+from hub.web.sign_in import SECURE_COOKIE
 
 OPENAPI_DESCRIPTION = (
     "The HTTP API of the hub: agents, sessions, their messages and files. /asyncapi.json describes the messages of the "
     "WebSocket. An unknown path gets 404, and a method that the path does not have gets 405."
 )
+
+
+SECURITY_SCHEMES: Schema = {
+    "token": {"type": "http", "scheme": "bearer", "description": "A key of the hub, or a JWT of its issuer."},
+    "cookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SECURE_COOKIE,
+        "description": "The cookie of a browser that has used a link. Without https its name is `hubbub-PORT`.",
+    },
+    "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "A ticket of `POST /tickets`."},
+}
 
 
 def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
@@ -40,7 +53,8 @@ def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
         "paths": paths,
-        "components": {"schemas": used_components(paths, components)},
+        "components": {"schemas": used_components(paths, components), "securitySchemes": SECURITY_SCHEMES},
+        "security": [{}, *({name: []} for name in SECURITY_SCHEMES)],  # {}: a hub without sign-in needs none
     }
 
 
