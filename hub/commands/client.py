@@ -27,7 +27,8 @@ class ClientHandle:
     *agent* and *session* are the default ids for a chat. If *session* is None, the client has its own session for each
     agent. *own_sessions* maps agent ids to the ids of these sessions, which are made on first use.
     *reserved_keys* are the sessions to which commands in progress will subscribe the client: see
-    joining.reserve_subscription(). *has_ended* is True after end(): the peer has a close frame, and its answer is awaited.
+    joining.reserve_subscription(). *has_ended* is True after end(): the hub has sent a close frame, and waits for the
+    answer.
     """
 
     hub: Hub
