@@ -67,7 +67,8 @@ def is_origin_allowed(settings: Settings, origin: str, host: str) -> bool:
     Pages of the hub itself may, pages of a loopback name, and pages of the setting `origins`. *host* is the Host header
     of the request, the hub's own name.
     """
-    if any(is_own_origin(settings, origin, host, scheme) for scheme in DEFAULT_PORTS):
+    is_own = any(is_own_origin(settings, origin, host, scheme) for scheme in DEFAULT_PORTS)
+    if is_own or origin in settings.origins:
         return True
     match = _ORIGIN_PATTERN.fullmatch(origin)
     return match is not None and _is_port(match["port"]) and is_loopback(match["name"])
@@ -80,7 +81,8 @@ def is_own_origin(settings: Settings, origin: str, host: str, scheme: str) -> bo
     may belong to another account. *host* and *scheme* are those of the address that the browser sees.
     """
     own_origins = (make_origin(scheme, host), settings.public_url and make_origin(*settings.public_url.split("://")))
-    return origin in settings.origins or origin in own_origins
+    # Pages of every site can get the origin null, in a sandboxed frame: it never counts with a cookie.
+    return origin != "null" and (origin in settings.origins or origin in own_origins)
 
 
 def make_origin(scheme: str, host: str) -> str:

@@ -111,6 +111,13 @@ def test_a_cookie_counts_for_pages_of_the_hub_alone(origin: str, host: str, sche
     assert is_own_origin(SETTINGS, origin, host, scheme) is own
 
 
+def test_the_origin_null_never_counts_with_a_cookie() -> None:
+    """The setting `origins` may allow it, for pages on disk. A page of any site can have it, in a sandboxed frame."""
+    settings = Settings(origins=("null",))
+    assert is_origin_allowed(settings, "null", "localhost:9527")
+    assert not is_own_origin(settings, "null", "localhost:9527", "http")
+
+
 async def test_requests_without_or_with_two_hosts_or_origins_are_refused(hub: Hub) -> None:
     """Also if each of two values would be allowed: the hub and a proxy could choose different ones."""
     await hub.start()

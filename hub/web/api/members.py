@@ -9,7 +9,7 @@ from aiohttp import web
 from hub.access.records import SessionRole
 from hub.commands import table as commands
 from hub.commands.members import Invite, InviteRole, Member
-from hub.errors import Denied, LastOwner, StorageUnavailable, UnknownInvite, UnknownMember, UnknownSession
+from hub.errors import BadId, Denied, LastOwner, StorageUnavailable, UnknownInvite, UnknownMember, UnknownSession
 from hub.messages import Id
 from hub.protocols.reading import check_id
 from hub.web import bodies
@@ -90,7 +90,7 @@ async def delete_invite(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-MEMBER_RAISES = (UnknownSession, Denied, StorageUnavailable)
+MEMBER_RAISES = (BadId, UnknownSession, Denied, StorageUnavailable)
 MEMBERS_TAG = "Members"
 ROUTES = (
     Route(
