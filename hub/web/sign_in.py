@@ -10,11 +10,14 @@ from hub.commands.directory import ForeignUser
 from hub.errors import Refused, Unauthenticated
 from hub.settings import Settings
 from hub.web.arrival import CLIENT_HOST_KEY, CLIENT_SCHEME_KEY
-from hub.web.routes import HUB_KEY
+from hub.web.routes import API_PREFIX, HUB_KEY
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 SECURE_COOKIE = "__Host-hubbub"  # browsers take this name only with Secure, over https
 COOKIE_SECONDS = 30 * 24 * 3600
+# The routes that take a ticket. Its address may be in the log of a proxy, so it must open nothing else.
+SOCKET_PATHS = (f"{API_PREFIX}/ws", f"{API_PREFIX}/agents/{{agentId}}/ws")
+EVENTS_PATH = f"{API_PREFIX}/sessions/{{id}}/events"
 # True if the request has a credential that is not valid. A WebSocket is then refused before the upgrade.
 BAD_CREDENTIAL_KEY = web.RequestKey("bad_credential", bool)
 
@@ -47,7 +50,11 @@ async def _find_by_ticket(request: web.Request) -> Principal | None:
     ticket = request.query.get("ticket")
     if ticket is None:
         return None
-    session_id = None if request.path.endswith("/ws") else request.match_info.get("id", "")
+    resource = request.match_info.route.resource
+    path = resource.canonical if resource is not None and request.method == "GET" else ""
+    if path not in (*SOCKET_PATHS, EVENTS_PATH):
+        raise Unauthenticated()
+    session_id = request.match_info["id"] if path == EVENTS_PATH else None
     origin = request.headers.get("Origin")
     return await commands.redeem_ticket(request.app[HUB_KEY], NOBODY, ticket, origin, session_id)
 
