@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import orjson
 
+from hub.access.records import MAX_SUBJECT_LENGTH, is_subject, make_name
 from hub.messages.commands import MAX_TOKEN_LENGTH
-from hub.text import escape_unprintable, to_one_line
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 ALGORITHMS: tuple[Algorithm, ...] = ("HS256", "RS256", "ES256", "EdDSA")
-MAX_SUBJECT_LENGTH = 255  # OpenID Connect Core 1.0, section 2
-MAX_NAME_LENGTH = 100
 MAX_SECONDS = 2**53 // 1000  # JavaScript holds a time in ms up to it exactly
 MAX_KEYS = 100  # of a key set: a token without `kid` is tried with each
 MIN_RSA_BITS = 2048  # RFC 7518, section 3.3
@@ -122,7 +120,7 @@ def verify_token(token: str, keys: Sequence[TokenKey], rules: TokenRules, now: i
     if "nbf" in claims and now < _to_milliseconds(claims, "nbf"):
         raise TokenRefused("it is not valid yet (nbf)")
     subject = claims["sub"]  # PyJWT has checked that it is a text
-    if not subject.strip() or len(subject) > MAX_SUBJECT_LENGTH or not subject.isprintable():
+    if not is_subject(subject):
         raise TokenRefused(f"its `sub` is not a printable text of 1 to {MAX_SUBJECT_LENGTH} characters")
     return VerifiedToken(issuer=rules.issuer, subject=subject, name=_choose_name(claims), expires=expires)
 
@@ -157,9 +155,9 @@ def _to_milliseconds(claims: Mapping[str, Any], name: str) -> int:
 
 
 def _choose_name(claims: Mapping[str, Any]) -> str:
-    """Return the name of the principal for people, as one short line."""
+    """Return the name of the principal for people."""
     values = [claims.get(claim) for claim in ("name", "preferred_username", "sub")]
-    names = [to_one_line(escape_unprintable(value), MAX_NAME_LENGTH) for value in values if isinstance(value, str)]
+    names = [make_name(value) for value in values if isinstance(value, str)]
     return next(name for name in names if name)
 
 

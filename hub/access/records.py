@@ -5,6 +5,10 @@ from typing import Literal
 import attrs
 
 from hub.ids import DEFAULT_TENANT, Key
+from hub.text import cut, escape_unprintable, to_one_line
+
+MAX_NAME_LENGTH = 100  # of a principal
+MAX_SUBJECT_LENGTH = 255  # of a user that a proxy or an issuer names: OpenID Connect Core 1.0, section 2
 
 PrincipalKind = Literal["person", "program"]
 # The role of a principal in its tenant. A guest may only do what its grants allow.
@@ -14,6 +18,16 @@ SessionRole = Literal["owner", "member", "viewer"]
 # How a request proves who sends it: a key of a program; the cookie of a browser; a one-time link for a person; the name
 # that a trusted proxy sends; the issuer and the subject of a JWT.
 CredentialKind = Literal["key", "browser", "invite", "proxy", "jwt"]
+
+
+def make_name(text: str) -> str:
+    """Return *text* as the name of a principal: one short line that controls no terminal."""
+    return cut(escape_unprintable(to_one_line(text, MAX_NAME_LENGTH)), MAX_NAME_LENGTH)
+
+
+def is_subject(text: str) -> bool:
+    """Return whether *text* may name a user at a proxy or an issuer: it is short, printable, and not blank."""
+    return bool(text.strip()) and len(text) <= MAX_SUBJECT_LENGTH and text.isprintable()
 
 
 @attrs.frozen(kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from hub.access.principal import Principal, make_principal
-from hub.access.records import Credential, CredentialKind, PrincipalRecord, TenantRole
+from hub.access.records import Credential, CredentialKind, PrincipalRecord, TenantRole, make_name
 from hub.access.secrets import hash_secret, is_secret_of, parse_token
 from hub.errors import Unauthenticated
 from hub.seams import Seams
@@ -125,7 +125,7 @@ class Directory:
     async def _create(self, user: ForeignUser) -> CredentialOwner:
         now = self.seams.now()
         record = PrincipalRecord(
-            id=self.seams.new_id("p"), name=user.name, kind="person", role=self.new_user_role, created=now
+            id=self.seams.new_id("p"), name=make_name(user.name), kind="person", role=self.new_user_role, created=now
         )
         credential = Credential(
             id=user.credential_id, principal=record.id, kind=user.kind, label=user.subject, created=now

@@ -7,7 +7,7 @@ import attrs
 
 from hub.access.permissions import BROADCAST_PREFIX
 from hub.access.principal import Principal
-from hub.access.records import Credential, Grant, PrincipalKind, PrincipalRecord, TenantRole
+from hub.access.records import Credential, Grant, PrincipalKind, PrincipalRecord, TenantRole, make_name
 from hub.access.secrets import SECRET_BYTES, Token, TokenKind
 from hub.commands.enforcing import recheck_session, refresh_clients
 from hub.commands.guard import use_session
@@ -122,8 +122,10 @@ async def change_principal(
 ) -> PrincipalRecord:
     """Change the role or the name of a principal. Open connections have the new role at once.
 
-    Raises UnknownPrincipal, AmbiguousName, StorageUnavailable.
+    Raises BadFrame, UnknownPrincipal, AmbiguousName, StorageUnavailable.
     """
+    if new_name is not None:
+        _check_name(new_name)
     record = await find_principal(hub, principal, name)
     record = attrs.evolve(record, role=role or record.role, name=new_name or record.name)
     await hub.node.log.access.save(record)
@@ -171,13 +173,17 @@ async def _adopt(hub: Hub, principal: Principal, key: Key, owner_id: str) -> boo
         return True
 
 
+def _check_name(name: str) -> None:
+    if not name or name != make_name(name):
+        raise BadFrame("the name of a principal is one line of 1 to 100 printable characters, without spaces around it")
+
+
 async def _find_or_make(
     hub: Hub, name: str, tenant: str, kind: PrincipalKind, role: TenantRole | None
 ) -> PrincipalRecord:
     if not is_id(tenant):
         raise BadFrame(describe_bad_id("the tenant", tenant))
-    if not name.strip() or len(name) > 100:
-        raise BadFrame("the name of a principal has 1 to 100 characters")
+    _check_name(name)
     records = [record for record in await hub.node.log.access.list_principals(tenant) if record.name == name]
     if len(records) > 1:
         raise AmbiguousName(f"several principals have the name {name}: choose another name")

@@ -4,7 +4,7 @@ import attrs
 
 from hub.access.permissions import SESSION_ROLES
 from hub.access.principal import LOCAL, OPERATOR, Principal, make_principal
-from hub.access.records import Credential, Grant, PrincipalRecord
+from hub.access.records import Credential, Grant, PrincipalRecord, make_name
 from hub.access.secrets import SECRET_BYTES, Token, is_secret_of, parse_token
 from hub.commands.client import ClientHandle
 from hub.commands.directory import ForeignUser
@@ -14,7 +14,6 @@ from hub.commands.hub import Hub
 from hub.errors import BadLink, Unauthenticated
 from hub.ids import id_of, tenant_of
 from hub.messages import Auth, Ok
-from hub.text import cut
 
 COOKIE_MS = 30 * 24 * 3_600_000  # how long a browser stays signed in
 
@@ -120,7 +119,7 @@ async def _use_invite(hub: Hub, principal: Principal, token: Token, name: str) -
 async def _make_guest(hub: Hub, tenant: str, name: str) -> tuple[Principal, str]:
     record = PrincipalRecord(
         id=hub.node.seams.new_id("p"),
-        name=cut(name, 100) or "Guest",
+        name=make_name(name) or "Guest",
         kind="person",
         role="guest",
         tenant=tenant,

@@ -5,6 +5,7 @@ from aiohttp import web
 from hub.access.doors import is_loopback, is_own_origin
 from hub.access.principal import NOBODY, Principal
 from hub.access.proxies import is_trusted_proxy
+from hub.access.records import is_subject
 from hub.commands import table as commands
 from hub.commands.directory import ForeignUser
 from hub.errors import Refused, Unauthenticated
@@ -62,9 +63,12 @@ async def _find_by_ticket(request: web.Request) -> Principal | None:
 async def _find_by_proxy(request: web.Request) -> Principal | None:
     hub = request.app[HUB_KEY]
     header = hub.settings.user_header
-    name = request.headers.get(header, "") if header is not None else ""
-    if not name or not is_trusted_proxy(request.remote or "", hub.settings.trusted_proxies):
+    names = request.headers.getall(header, ()) if header is not None else ()
+    if not any(names) or not is_trusted_proxy(request.remote or "", hub.settings.trusted_proxies):
         return None
+    name, *more_names = names
+    if more_names or not is_subject(name):  # of two headers, the proxy may have written only the second one
+        raise Unauthenticated()
     return await commands.find_foreign_user(hub, NOBODY, ForeignUser(kind="proxy", subject=name, name=name))
 
 
@@ -80,11 +84,23 @@ def _may_use_cookie(request: web.Request) -> bool:
 
     SameSite=Lax is not enough: a page of another port of the same host is of the same site.
     """
-    origin = request.headers.get("Origin")
-    if origin is None:
+    if "Origin" not in request.headers:
         return request.method in SAFE_METHODS and "Upgrade" not in request.headers
-    settings = request.app[HUB_KEY].settings
+    return _is_from_own_page(request)
+
+
+def _is_from_own_page(request: web.Request) -> bool:
+    settings, origin = request.app[HUB_KEY].settings, request.headers["Origin"]
     return is_own_origin(settings, origin, request[CLIENT_HOST_KEY], request[CLIENT_SCHEME_KEY])
+
+
+def check_origin(request: web.Request) -> None:
+    """Raise Refused for a request that signs in, if it comes from a page of another origin.
+
+    Such a page could sign a browser in as the page's own author, and read what people then write.
+    """
+    if "Origin" in request.headers and not _is_from_own_page(request):
+        raise Refused("a page of another origin cannot sign a browser in: open the link itself, or add to `origins`")
 
 
 def cookie_name(request: web.Request) -> str:

@@ -99,7 +99,7 @@ def test_a_token_may_have_the_longest_length() -> None:
 
 def test_the_name_is_for_people() -> None:
     """It is one short line: the name, else the user name, else the subject."""
-    assert name_of(name=" Ann\n\x1b[31m Lee ") == "Ann\\n\\x1b[31m Lee"
+    assert name_of(name=" Ann\n\x1b[31m Lee ") == "Ann \\x1b[31m Lee"
     assert name_of(name="", preferred_username="ann") == "ann"
     assert name_of(name=1, preferred_username=["ann"]) == "user-1"
     assert name_of(name="x" * 1000) == "x" * 100

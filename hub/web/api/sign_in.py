@@ -13,7 +13,7 @@ from hub.messages import Id
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, Route, json_response
-from hub.web.sign_in import check_scheme, clear_cookie, set_cookie
+from hub.web.sign_in import check_origin, check_scheme, clear_cookie, set_cookie
 
 
 class LinkBody(msgspec.Struct):
@@ -68,6 +68,7 @@ async def post_sign_in(request: web.Request) -> web.Response:
 
     The answer sets a cookie, unless the principal has signed in already.
     """
+    check_origin(request)
     body = await bodies.read_body(request, LinkBody)
     if not principal_of(request).is_signed_in:
         check_scheme(request)  # before a link is used up
