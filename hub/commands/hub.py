@@ -126,12 +126,14 @@ class Hub:
         return role is not None and may(client.principal, "read", role)
 
     def check_connection_count(self, principal: Principal, is_counted: bool = False) -> None:
-        """Raise TooManyConnections if a principal cannot open another connection. The operator has no limit.
+        """Raise TooManyConnections if a principal cannot open another connection.
 
+        The operator has no limit. Those who have not signed in have none together: one of them could use it up.
         *is_counted* is True if the new connection is already in *clients*.
         """
         limit = self.limits.principal_connections
-        if not principal.is_operator and self.clients.count_of(principal.id) >= limit + is_counted:
+        is_limited = principal.is_signed_in and not principal.is_operator
+        if is_limited and self.clients.count_of(principal.id) >= limit + is_counted:
             text = f"{principal.name} has the maximum of {limit} connections: close one of them first"
             raise TooManyConnections(text, retryAfterMs=1000)
 

@@ -126,3 +126,16 @@ async def test_the_user_of_a_proxy_has_one_printable_name(tmp_path: Path, http: 
     raw = f"GET /api/v1/me HTTP/1.1\r\nHost: 127.0.0.1\r\nX-User: \xff\r\nConnection: close\r\n\r\n"
     assert (await read_response(hub.port, raw.encode("latin-1"))).startswith(b"HTTP/1.1 401")
     await hub.stop()
+
+
+async def test_strangers_do_not_keep_others_from_signing_in(tmp_path: Path) -> None:
+    """Sockets without a credential do not count as those of one principal."""
+    hub = await Hub(tmp_path, options={"sign_in": True}).start(principal_connections=2)
+    try:
+        for _ in range(3):
+            await hub.connect()
+        client = await hub.connect()
+        await client.send(type="auth", token=await hub.key("ann"))
+        assert await client.next() == {"type": "ok"}
+    finally:
+        await hub.stop()
