@@ -123,7 +123,7 @@ async def test_the_user_of_a_proxy_has_one_printable_name(tmp_path: Path, http: 
     for headers in bad:
         async with http.get(f"{hub.url}/api/v1/me", headers=headers) as response:
             assert response.status == 401, headers
-    raw = f"GET /api/v1/me HTTP/1.1\r\nHost: 127.0.0.1\r\nX-User: \xff\r\nConnection: close\r\n\r\n"
+    raw = "GET /api/v1/me HTTP/1.1\r\nHost: 127.0.0.1\r\nX-User: \xff\r\nConnection: close\r\n\r\n"
     assert (await read_response(hub.port, raw.encode("latin-1"))).startswith(b"HTTP/1.1 401")
     await hub.stop()
 
