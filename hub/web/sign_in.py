@@ -63,7 +63,7 @@ async def _find_by_ticket(request: web.Request) -> Principal | None:
 async def _find_by_proxy(request: web.Request) -> Principal | None:
     hub = request.app[HUB_KEY]
     header = hub.settings.user_header
-    names = request.headers.getall(header, ()) if header is not None else ()
+    names = request.headers.getall(header, []) if header is not None else []
     if not any(names) or not is_trusted_proxy(request.remote or "", hub.settings.trusted_proxies):
         return None
     name, *more_names = names
