@@ -14,6 +14,8 @@ from support.hub import Client
 from support.process import HubProcess
 from support.waiting import PATIENCE, eventually
 
+from hub.unix_sockets import open_address
+
 PARENT = """
 import multiprocessing, os, pathlib, time
 
@@ -60,7 +62,7 @@ async def answer(client: Client, agent: str) -> str:
 
 
 async def test_a_forked_child_keeps_nothing_of_a_killed_hub_open(hub: HubProcess) -> None:
-    """The connections of clients end at once, and the next hub gets the port and the lock."""
+    """The connections of clients end at once, nothing listens, and the next hub gets the port and the lock."""
     async with aiohttp.ClientSession() as http:
         client = await connect(http, hub)
         with socket.create_connection(("127.0.0.1", hub.port)) as idle:
@@ -73,6 +75,9 @@ async def test_a_forked_child_keeps_nothing_of_a_killed_hub_open(hub: HubProcess
             assert await client.wait_closed() == 1006
             idle.settimeout(PATIENCE)
             assert idle.recv(1) == b""
+        with open_address(hub.folder / "data" / "control.sock") as address, pytest.raises(ConnectionRefusedError):
+            with socket.socket(socket.AF_UNIX) as control:
+                control.connect(address)
         await hub.start(port=hub.port)
         assert await answer(await connect(http, hub), "runner")
 

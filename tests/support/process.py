@@ -22,6 +22,36 @@ needs_prlimit = pytest.mark.skipif(
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here: apt-get install curl")
 
 
+def make_environment(**variables: Any) -> dict[str, str]:
+    """Return the environment for a command: that of this process, without its settings, and with *variables*."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
+    return environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | {key: str(value) for key, value in variables.items()}
+
+
+@attrs.frozen
+class CommandOutput:
+    """The end of a command: its exit code, and its standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def run_hubbub(folder: Path, *arguments: str, **variables: Any) -> CommandOutput:
+    """Run a command of hubbub in *folder*, and wait for its end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hub", *arguments),
+        cwd=folder,
+        env=make_environment(**variables),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(2 * PATIENCE):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return CommandOutput(process.returncode, out.decode(), err.decode())
+
+
 @attrs.define(eq=False)
 class HubProcess:
     """`hubbub serve` in its own process. After its end, start() starts it again with the same folders.
