@@ -1,5 +1,6 @@
 // The page: its state (ui), its actions (act), and at most one rendering for each frame of the browser.
 import { connect } from '/client.js'
+import { makeAccount } from './account.js'
 import { copy } from './clipboard.js'
 import { makeConversation } from './conversation.js'
 import { Follower } from './follower.js'
@@ -17,6 +18,7 @@ const SLOW_RENDER_MS = 8 // after a rendering that takes longer, the page pauses
 const hub = connect()
 const ui = {
   link: hub.state,
+  me: undefined, // see account.js
   wasLive: false,
   draining: false,
   agents: [],
@@ -24,6 +26,7 @@ const ui = {
   isAgentChosen: false, // by the address, or by a click
   sessionId: undefined,
   session: undefined, // see session.js
+  isNew: false, // this page made the id of the session
   itemLimit: PAGE_ITEMS,
   isFollowing: true,
   editing: undefined,
@@ -96,6 +99,7 @@ const showNotice = (text) => change({ notice: { text, calm: true } })
 
 // --- actions ----------------------------------------------------------------------------------------------------------
 
+const account = makeAccount(hub, ui, change)
 const list = sessionList(ui, change)
 const conversation = makeConversation(hub, ui, change, {
   onChange() {
@@ -105,8 +109,14 @@ const conversation = makeConversation(hub, ui, change, {
   onRemoved: () => list.forget(ui.sessionId),
   onLoaded: chooseAgent,
   onDeleted() {
-    showSession(ui.sessionId, ui.agent)
+    showSession(ui.sessionId, ui.agent, true, true)
     showNotice(t('sessionDeleted'))
+  },
+  onRole(role) {
+    if (role) showNotice(t(`now_${role}`))
+    else change({ dialog: undefined, editing: undefined, notice: { text: t('lockedRemoved') } })
+    list.refreshSoon()
+    account.load() // the role of the person may have changed, and with it the role in each session
   },
 })
 
@@ -131,7 +141,7 @@ const act = {
 
   /** Open a session; without an id, a new session with the same agent. */
   open(sessionId) {
-    showSession(sessionId ?? newId(), ui.agent, !sessionId)
+    showSession(sessionId ?? newId(), ui.agent, !sessionId, !sessionId)
     writeAddress('pushState')
   },
 
@@ -189,6 +199,16 @@ const act = {
   async rename(title) {
     await list.rename(ui.sessionId, title)
     change({ dialog: undefined })
+    act.enter()
+  },
+
+  /** Subscribe to a session that did not exist when the page opened it. */
+  enter() {
+    if (ui.session.isMissing) conversation.open(ui.sessionId)
+  },
+
+  async signOut() {
+    if (!(await account.signOut())) showNotice(t('signedInByProxy'))
   },
 
   async remove() {
@@ -205,7 +225,7 @@ function confirmAction(count, action) {
   else change({ dialog: 'confirm', confirmation: { count, action: run } })
 }
 
-for (const name of ['earlier', 'print', 'rename', 'remove', 'fork', 'reply', 'stop', 'stopAll', 'takeBack', 'reloadAgent']) {
+for (const name of ['earlier', 'print', 'rename', 'remove', 'fork', 'reply', 'stop', 'stopAll', 'takeBack', 'reloadAgent', 'signOut']) {
   const action = act[name]
   act[name] = (...values) => action(...values).catch(showError)
 }
@@ -215,7 +235,7 @@ for (const name of ['earlier', 'print', 'rename', 'remove', 'fork', 'reply', 'st
 /** Write the session and the agent into the page's address; *method* is `pushState` or `replaceState`. */
 function writeAddress(method) {
   const query = new URLSearchParams({ ...(ui.isAgentChosen && { agent: ui.agent }), session: ui.sessionId })
-  history[method](null, '', `?${query}`)
+  history[method]({ isNew: ui.isNew }, '', `?${query}`)
 }
 
 async function loadAgents() {
@@ -226,13 +246,14 @@ async function loadAgents() {
   }
 }
 
-/** Show a session; with *isAgentChosen* the agent stays, whoever answered last. */
-function showSession(sessionId, agent, isAgentChosen = true) {
+/** Show a session; with *isAgentChosen* the agent stays, whoever answered last. *isNew*: nobody else has its id. */
+function showSession(sessionId, agent, isAgentChosen, isNew) {
   follower?.scrollToEnd()
   change({
     sessionId,
     agent,
     isAgentChosen,
+    isNew,
     itemLimit: PAGE_ITEMS,
     editing: undefined,
     drawer: false,
@@ -268,7 +289,8 @@ function readAddress() {
     conversation.close()
     return change({ sessionId: undefined, session: undefined })
   }
-  showSession(sessionId, isId(agent) ? agent : 'main', query.has('agent'))
+  const isNew = !query.get('session') || history.state?.isNew
+  showSession(sessionId, isId(agent) ? agent : 'main', query.has('agent'), isNew)
   if (!query.get('session')) writeAddress('replaceState')
 }
 

@@ -10,14 +10,16 @@ const TYPING_INTERVAL_MS = 2000 // between two `typing` commands
 const TYPING_TIMEOUT_MS = 5000 // after the last `typing` notice
 const PAGE_SIZE = 60 // messages, if the hub allows as many
 const DELETED = 'session_deleted'
+const MISSING = 'unknown_session' // with sign-in, also a session of which the person is no member
 
 /**
  * Make the object that opens sessions, one after another.
  *
  * It calls *onChange* if the list of sessions has changed, *onRemoved* if messages are taken back, *onLoaded* when the
- * messages of a session are loaded, and *onDeleted* when the session is deleted.
+ * messages of a session are loaded, *onDeleted* when the session is deleted, and *onRole* when the person has another
+ * role in it, or undefined for none.
  */
-export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoaded, onDeleted }) {
+export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoaded, onDeleted, onRole }) {
   let session
   let removers = [] // of the listeners
   let typingSentAt = 0
@@ -59,14 +61,27 @@ export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoade
         reader = {}
         apply({ ...frame, type: 'reset' })
       }),
-      session.on('error', (error) => error.code !== DELETED && showError(error.message)), // it is retryable
+      session.on('error', refuse),
     ]
     change({})
+  }
+
+  function refuse({ code, message }) {
+    if (code === MISSING) miss('missing')
+    else if (code !== DELETED) showError(message) // a deleted session is retryable
+  }
+
+  /** Apply that the person cannot read the session, or cannot any more. */
+  function miss(type) {
+    const wasRemoved = ui.session.isRemoved
+    apply({ type })
+    if (!wasRemoved && ui.session.isRemoved) onRole(undefined)
   }
 
   /** Apply the subscription: from now on events come live. Load the page of messages before them. */
   async function start(frame) {
     const isFirst = ui.session.seq === 0
+    if (ui.session.isMissing) onChange() // a message of this person has created the session
     apply({ ...frame, type: 'subscribed', seq: undefined, head: frame.seq })
     if (!isFirst || frame.seq === 0) return
     const ownReader = (reader = {})
@@ -110,13 +125,16 @@ export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoade
 
   function receive(event) {
     const isLive = event.seq > (ui.session.head ?? Infinity)
+    const { role } = ui.session
     apply(event)
+    if (ui.session.role !== role) onRole(ui.session.role)
     removeFromDraft(event)
     if (event.type === 'typing') {
       clearTimeout(typingTimer)
       typingTimer = setTimeout(() => apply({ type: 'quiet' }), TYPING_TIMEOUT_MS)
     } else if (event.type === 'error') {
       if (event.code === DELETED) onDeleted()
+      else if (event.code === MISSING) miss('removed')
       else showError(event.message)
       onChange()
     } else if (event.type === 'draining') {

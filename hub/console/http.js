@@ -1,7 +1,17 @@
-/** Send a request to the hub; return the JSON of the answer. Throws an Error with the hub's message. */
+const JSON_BODY = { 'Content-Type': 'application/json' }
+
+/**
+ * Send a request to the hub; return the JSON of the answer. Throws an Error with the hub's message and its `code`.
+ *
+ * If the hub does not know who asks, the page also gets the event `unauthenticated`.
+ */
 export async function fetchJson(address, options) {
   const answer = await fetch(address, options)
   const body = answer.status === 204 ? {} : await answer.json()
-  if (!answer.ok) throw new Error(body.error)
+  if (answer.status === 401) dispatchEvent(new Event('unauthenticated'))
+  if (!answer.ok) throw Object.assign(new Error(body.error), { code: body.code })
   return body
 }
+
+/** Send a request with a JSON body. */
+export const sendJson = (method, address, body) => fetchJson(address, { method, headers: JSON_BODY, body: JSON.stringify(body) })

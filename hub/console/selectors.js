@@ -43,6 +43,9 @@ export const openQuestions = ({ items }) =>
     .filter(({ kind, state }) => kind === 'run' && state === 'running')
     .flatMap(({ parts }) => parts.filter(({ kind, reply }) => kind === 'question' && !reply))
 
+/** Return true if this person wrote a message. Without sign-in everyone is the same person. */
+export const isMine = ({ author }, myId) => !author || !myId || author.id === myId
+
 export const isBusy = (state) => state.active.length > 0
 
 const userMessageOf = (state, { userMessageId }) => state.items[findLast(state.items, 'user', userMessageId)]

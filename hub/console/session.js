@@ -16,6 +16,10 @@ export const EMPTY = {
   active: [],
   queue: [],
   count: 1,
+  here: [], // who is here; empty if they are many
+  role: undefined, // of this person, while sign-in is on
+  isMissing: false, // with sign-in: the session does not exist, or this person may not see it
+  isRemoved: false, // with sign-in: this person was a member, or the session was deleted
   typing: undefined,
   seq: 0,
   head: undefined, // the seq of the log when this page subscribed
@@ -79,14 +83,39 @@ const REDUCERS = {
   },
 
   // --- notices ---
-  subscribed: (state, { head, active, members }) => ({
+  subscribed: (state, { head, active, members, role }) => ({
     ...state,
     seq: state.seq === 0 && !active.length ? head : state.seq, // else events up to the head follow
     head,
-    from: head === 0 ? 0 : state.from,
+    from: head === 0 ? 0 : state.isMissing ? undefined : state.from,
     active,
     count: Math.max(1, members?.length ?? 1),
+    here: members ?? [],
+    role,
+    isMissing: false,
+    isRemoved: false,
   }),
+
+  /** The subscription is refused: show an empty session, or keep what is shown. */
+  missing: (state) =>
+    state.head === undefined || state.isMissing
+      ? { ...state, head: 0, from: 0, isMissing: true }
+      : REDUCERS.removed(state),
+
+  removed: (state) => ({
+    ...state,
+    active: [],
+    queue: [],
+    here: [],
+    count: 1,
+    typing: undefined,
+    isRemoved: true,
+    items: state.items.map((item) =>
+      item.state === 'running' ? { ...item, state: 'done', stopReason: 'noAccess', progress: undefined } : item,
+    ),
+  }),
+
+  role: (state, { role }) => ({ ...state, role }),
 
   reset(state, { messages }) {
     const unsent = state.items.filter(({ status }) => status === 'sending')
@@ -95,6 +124,8 @@ const REDUCERS = {
       seq: state.head,
       head: state.head,
       count: state.count,
+      here: state.here,
+      role: state.role,
       active: state.active,
       items: [...itemsFromMessages(messages), ...unsent],
       from: state.head,
@@ -104,7 +135,7 @@ const REDUCERS = {
 
   state: (state, { active, queue }) => ({ ...state, active, queue }),
 
-  presence: (state, { count }) => ({ ...state, count }),
+  presence: (state, { count, members }) => ({ ...state, count, here: members ?? [] }),
 
   typing: (state, { author }) => ({ ...state, typing: author }),
 

@@ -1,10 +1,9 @@
 // The list of sessions, newest first. A session without a title is shown with its first message.
 import { cut } from './html.js'
-import { fetchJson } from './http.js'
+import { fetchJson, sendJson } from './http.js'
 
 const REFRESH_MS = 400
 const ADDRESS = '/api/v1/sessions'
-const JSON_BODY = { 'Content-Type': 'application/json' }
 const MAX_TITLE = 200 // code points
 
 /** Return a title for a fork: the title of its session with the first free number. */
@@ -89,8 +88,7 @@ export function sessionList(ui, change) {
       return refresh()
     },
     async rename(sessionId, title) {
-      const body = JSON.stringify({ title: title || null })
-      await fetchJson(addressOf(sessionId), { method: 'PATCH', headers: JSON_BODY, body })
+      await sendJson('PATCH', addressOf(sessionId), { title: title || null })
       await refresh()
     },
     async remove(sessionId) {

@@ -9,6 +9,15 @@ export function load(key) {
   }
 }
 
+/** Delete all texts. */
+export function clear() {
+  try {
+    sessionStorage.clear()
+  } catch {
+    // nothing is stored
+  }
+}
+
 /** Store a text; '' deletes it. */
 export function store(key, text) {
   try {

@@ -39,6 +39,28 @@ const WORDS = {
     untitled: 'New session', sharedHere: 'Here now', docs: 'How programs use this hub',
     stopAll: 'Stop all', nextAfter: 'After a stop, the next message is answered.',
     answerHere: 'Write your answer…', answerAbove: 'Answer above. A message that you write here is queued.',
+    signIn: 'Sign in', signOut: 'Sign out', account: 'Your account', joinTitle: 'Join a session', join: 'Join', openConsole: 'Open the console',
+    linkHint: 'This link signs this browser in. It works once.', joinHint: 'With this link you join a session: you see all of its messages, and new ones as they come.',
+    yourName: 'Your name', guestHint: 'The others see this name. You join as a guest: you see only the sessions to which you are invited.', signedInAs: 'You are signed in as {name}.',
+    badLink: 'This link does not work: it is incomplete, was used already, has expired, or was revoked. Ask for a new one where you got it.',
+    noGuests: 'This hub has no guests. Sign in first, then open the link again.', noSignIn: 'This hub needs no sign-in',
+    askAdmin: 'You need a link from an admin of this hub. Admins make one on the machine of the hub:', nameHere: 'NAME',
+    askMember: 'If someone has invited you to a session, open the link that you got from them.', askProxy: 'If your organization has a sign-in page of its own in front of this hub, sign in there, then open this address again.',
+    readable: 'This page came over plain HTTP. Others in the network can read what you write on {host}, and use your sign-in.',
+    signedInByProxy: 'A proxy in front of the hub signs you in. Sign out there.',
+    is_admin: 'admin', is_member: 'member', is_observer: 'observer', is_guest: 'guest', owner: 'owner', member: 'member', viewer: 'viewer',
+    now_owner: 'You are now an owner of this session.', now_member: 'You are now a member of this session: you can write in it.', now_viewer: 'You are now a viewer of this session: you can read it, but not write in it.',
+    lockedViewer: 'You are a viewer of this session: you can read it, but not write in it. An owner of the session can change that.',
+    lockedObserver: 'You are an observer: you can read all sessions, but not write in them. An admin can change that.',
+    lockedRemoved: 'You are no longer a member of this session, or it was deleted. What you see here does not change any more.',
+    lockedGuest: 'You cannot begin a session. Choose one in the list of sessions, or open an invite link.', noAccess: 'Cut off: you are no longer a member of this session',
+    guestTitle: 'Choose a session', guestSessions: 'You can use the sessions to which you were invited. They are in the list of sessions.',
+    noSession: 'There is no session here that you can see', noSessionHint: 'If it belongs to someone else, ask them for an invite link. To begin a session with this address, write a message below.', noSessionGuest: 'If it belongs to someone else, ask them for an invite link.',
+    members: 'Members', noMembers: 'Nobody is a member yet. Whoever writes the first message becomes the owner.', itsYou: '(you)', roleOf: 'Role of {name}', removeMember: 'Remove {name}', onlyOwners: 'Only an owner of the session can invite others.',
+    invites: 'Invite links', inviteRole: 'Role of those who open the link', asMember: 'for members', asViewer: 'for viewers', makeInvite: 'Make a link', newInvite: 'New invite link',
+    invited_member: 'Whoever opens this link until {date} can read all of the session and write in it. Copy it now: it is not shown again.',
+    invited_viewer: 'Whoever opens this link until {date} can read all of the session. Copy it now: it is not shown again.',
+    validUntil: 'until {date}', revoke: 'Revoke', shareMembers: 'It works for the members of this session.',
     confirmTitle: 'Take back', confirmText: 'The messages after it are taken back, too, for everyone. Messages: {n}.', confirmButton: 'Take back',
   },
   zh: {
@@ -78,6 +100,28 @@ const WORDS = {
     untitled: '新会话', sharedHere: '现在在线', docs: '程序如何使用这个 Hub',
     stopAll: '全部停止', nextAfter: '停止后会接着回答下一条消息。',
     answerHere: '写下你的回答…', answerAbove: '请在上面回答。在这里写的消息会排队。',
+    signIn: '登录', signOut: '退出登录', account: '你的账号', joinTitle: '加入会话', join: '加入', openConsole: '打开控制台',
+    linkHint: '用这个链接登录这个浏览器。链接只能用一次。', joinHint: '用这个链接可以加入一个会话：你能看到其中的全部消息，以及之后的新消息。',
+    yourName: '你的名字', guestHint: '其他人会看到这个名字。你以访客身份加入：只能看到邀请你加入的会话。', signedInAs: '你已登录为 {name}。',
+    badLink: '这个链接不能用：它不完整、已被用过、已过期或已被撤销。请向给你链接的人要一个新的。',
+    noGuests: '这个 Hub 不接受访客。请先登录，然后重新打开这个链接。', noSignIn: '这个 Hub 不需要登录',
+    askAdmin: '你需要这个 Hub 的管理员给你的链接。管理员在 Hub 所在的机器上生成链接：', nameHere: '名字',
+    askMember: '如果有人邀请你加入会话，请打开对方发给你的链接。', askProxy: '如果你的组织在这个 Hub 前面有自己的登录页面，请先在那里登录，然后重新打开这个地址。',
+    readable: '这个页面是通过普通 HTTP 打开的。同一网络里的其他人能看到你在 {host} 上写的内容，也能盗用你的登录。',
+    signedInByProxy: '你是通过 Hub 前面的代理登录的。请在那里退出登录。',
+    is_admin: '管理员', is_member: '成员', is_observer: '观察者', is_guest: '访客', owner: '所有者', member: '成员', viewer: '只读成员',
+    now_owner: '你现在是本会话的所有者。', now_member: '你现在是本会话的成员：可以发消息。', now_viewer: '你现在是本会话的只读成员：可以看，不能发消息。',
+    lockedViewer: '你是本会话的只读成员：可以看，不能发消息。会话的所有者可以更改你的角色。',
+    lockedObserver: '你是观察者：可以看所有会话，不能发消息。管理员可以更改你的角色。',
+    lockedRemoved: '你不再是本会话的成员，或者会话已被删除。这里显示的内容不再更新。',
+    lockedGuest: '你不能新建会话。请在会话列表里选择一个，或打开邀请链接。', noAccess: '已中断：你不再是本会话的成员',
+    guestTitle: '选择一个会话', guestSessions: '你可以使用邀请你加入的会话。它们在会话列表里。',
+    noSession: '这里没有你能看到的会话', noSessionHint: '如果它属于别人，请向对方要邀请链接。要用这个地址新建会话，请在下面写一条消息。', noSessionGuest: '如果它属于别人，请向对方要邀请链接。',
+    members: '成员', noMembers: '还没有成员。写第一条消息的人会成为所有者。', itsYou: '（你）', roleOf: '{name} 的角色', removeMember: '移除 {name}', onlyOwners: '只有会话的所有者才能邀请别人。',
+    invites: '邀请链接', inviteRole: '打开链接的人的角色', asMember: '成员', asViewer: '只读成员', makeInvite: '生成链接', newInvite: '新的邀请链接',
+    invited_member: '在 {date}之前打开这个链接的人，能看到会话的全部内容，也能发消息。请现在复制：之后不再显示。',
+    invited_viewer: '在 {date}之前打开这个链接的人，能看到会话的全部内容。请现在复制：之后不再显示。',
+    validUntil: '{date}前有效', revoke: '撤销', shareMembers: '本会话的成员可以用这个地址打开会话。',
     confirmTitle: '撤回', confirmText: '它之后的消息也会对所有人撤回。消息数：{n}。', confirmButton: '撤回',
   },
 }
@@ -98,6 +142,8 @@ export function formatTime(ts) {
   const date = new Date(ts)
   return (date.toDateString() === new Date().toDateString() ? HOUR : DAY).format(date)
 }
+
+export const formatDay = (ts) => DAY.format(new Date(ts))
 
 export const formatNumber = (value, digits = 0) => value.toLocaleString(LOCALE ?? 'en', { maximumFractionDigits: digits, minimumFractionDigits: digits })
 

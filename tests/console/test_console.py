@@ -607,7 +607,7 @@ async def test_the_share_dialog_names_who_can_join(hub: Hub, browser: Browser) -
     await start_hub(hub)
     async with visit(browser, hub.url) as tab:
         hosts = ["localhost", "hub.localhost", "127.0.0.1", "[::1]", "hub.example", "127.0.0.1.example", "10.0.0.7"]
-        who = "(hosts) => import('/console/views/dialogs.js').then(({ shareText }) => hosts.map(shareText))"
+        who = "(hosts) => import('/console/views/share.js').then(({ shareText }) => hosts.map(shareText))"
         texts = await tab.page.evaluate(who, hosts)
         assert all("on this machine joins" in text for text in texts[:4])
         for host, text in zip(hosts[4:], texts[4:], strict=True):

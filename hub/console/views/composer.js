@@ -1,6 +1,7 @@
 // The field for messages: Enter sends, Shift+Enter starts a new line. Queued messages are shown above the field.
 import { draftKey } from '../conversation.js'
 import { Component, html } from '../html.js'
+import { lockReason } from '../rights.js'
 import { isBusy, openQuestions, queuedRuns } from '../selectors.js'
 import { load, store } from '../store.js'
 import { t } from '../words.js'
@@ -71,12 +72,19 @@ export class Composer extends Component {
 
   render({ ui, act }, { empty }) {
     const isAgentWaiting = openQuestions(ui.session).some(({ question }) => question.agentId === ui.agent)
+    const locked = lockReason(ui)
     const hint = this.questionId ? 'answerHere' : isAgentWaiting ? 'answerAbove' : 'placeholder'
-    return html`<div class="composer">
+    return html`<div class=${locked ? 'composer locked' : 'composer'}>
       <${Queue} ui=${ui} act=${act} />
-      <textarea id="message" ref=${this.field} rows="1" aria-label=${t('message')} placeholder=${t(hint)}
-        onInput=${this.input} onKeyDown=${this.key}></textarea>
-      <div class="tools">
+      ${locked && html`<p id="locked">${t(locked)}</p>`}
+      <textarea id="message" ref=${this.field} rows="1" aria-label=${t('message')} placeholder=${locked ? '' : t(hint)}
+        disabled=${!!locked} aria-describedby=${locked && 'locked'} onInput=${this.input} onKeyDown=${this.key}></textarea>
+      ${!locked && this.tools(ui, act, empty)}
+    </div>`
+  }
+
+  tools(ui, act, empty) {
+    return html`<div class="tools">
         <select aria-label=${t('agent')} value=${ui.agent} onChange=${(event) => act.choose(event.target.value)}>
           ${agentOptions(ui)}
         </select>
@@ -84,8 +92,7 @@ export class Composer extends Component {
         <button type="button" class="send" disabled=${empty} aria-label=${t('send')} title=${t('send')} onClick=${this.send}>
           <${Icon} name="send" />
         </button>
-      </div>
-    </div>`
+      </div>`
   }
 }
 
@@ -97,14 +104,15 @@ function agentOptions({ agents, agent }) {
 }
 
 function Queue({ ui, act }) {
+  const isLocked = lockReason(ui) !== undefined
   const runs = queuedRuns(ui.session)
   return (
     runs.length > 0 &&
     html`<div class="queue"><ul>${runs.map(
       (run) => html`<li key=${run.runId}>
     <span class="tag">${t('waitsFor', { name: run.agentId })}</span><span class="text">${run.userMessage?.text ?? t('queuedMessage', { name: run.agentId })}</span>
-    <button type="button" class="quiet" onClick=${() => act.takeBack(run)}>${t('takeBack')}</button></li>`,
+    ${!isLocked && html`<button type="button" class="quiet" onClick=${() => act.takeBack(run)}>${t('takeBack')}</button>`}</li>`,
     )}</ul>
-    ${isBusy(ui.session) && html`<p>${t('nextAfter')} <button type="button" class="quiet" onClick=${act.stopAll}>${t('stopAll')}</button></p>`}</div>`
+    ${!isLocked && isBusy(ui.session) && html`<p>${t('nextAfter')} <button type="button" class="quiet" onClick=${act.stopAll}>${t('stopAll')}</button></p>`}</div>`
   )
 }

@@ -1,7 +1,9 @@
 // The dialogs: share, rename and delete a session, and confirm that messages are taken back.
 import { Component, html } from '../html.js'
+import { mayManage, mayWrite } from '../rights.js'
 import { t } from '../words.js'
-import { Icon, IconButton } from './icons.js'
+import { IconButton } from './icons.js'
+import { Share } from './share.js'
 
 export function Dialogs({ ui, act }) {
   const Body = BODIES[ui.dialog]
@@ -31,33 +33,6 @@ class Dialog extends Component {
 const focus = (element) => element?.focus()
 const selectAll = ({ target }) => target.select()
 
-const LOCAL_HOST = /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/
-
-/** Return the text about the people who can join by an address with this host. */
-export const shareText = (host) => (LOCAL_HOST.test(host) ? t('shareLocal') : t('shareNetwork', { host }))
-
-class Share extends Component {
-  field = { current: undefined }
-
-  copy = async () => {
-    const field = this.field.current
-    field.select()
-    this.setState({ copied: await this.props.act.copy(field.value) })
-  }
-
-  render({ ui }, { copied }) {
-    const { count } = ui.session
-    return html`<div>
-      <p>${shareText(location.hostname)}</p>
-      <div class="row">
-        <input ref=${this.field} type="text" readonly aria-label=${t('link')} value=${location.href}
-          autofocus onFocus=${selectAll} />
-        <button type="button" class="main" onClick=${this.copy}>${t(copied ? 'copied' : 'copy')}</button></div>
-      <p class="people"><${Icon} name="people" />${count > 1 ? t('people', { n: count }) : t('alone')}</p>
-    </div>`
-  }
-}
-
 class Manage extends Component {
   rename = (event) => {
     event.preventDefault()
@@ -72,15 +47,15 @@ class Manage extends Component {
     </div>`
   }
 
-  render({ act }, { isConfirming }) {
+  render({ ui, act }, { isConfirming }) {
     return html`<div>
-      <form class="row" onSubmit=${this.rename}>
+      ${mayWrite(ui) && html`<form class="row" onSubmit=${this.rename}>
         <input type="text" name="title" maxlength="200" aria-label=${t('title')} defaultValue=${act.title()}
           autofocus onFocus=${selectAll} />
-        <button type="submit" class="main">${t('rename')}</button></form>
-      <div class="row spread danger"><p>${t('deleteHint')}</p>
+        <button type="submit" class="main">${t('rename')}</button></form>`}
+      ${mayManage(ui) && html`<div class="row spread danger"><p>${t('deleteHint')}</p>
         ${isConfirming ? this.confirmation() : html`<button type="button" class="bad" onClick=${() => this.setState({ isConfirming: true })}>${t('remove')}</button>`}
-      </div>
+      </div>`}
     </div>`
   }
 }

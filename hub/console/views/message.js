@@ -9,8 +9,10 @@ import { Question } from './question.js'
 import { personName } from './status.js'
 import { Text, attachments } from './text.js'
 
-export function UserMessage({ item, editing, act }) {
-  return html`<article class=${`asked ${item.status}`} aria-label=${t('you')}>
+export function UserMessage({ item, isMine, editing, canWrite, canFork, act }) {
+  const name = isMine ? t('you') : personName(item.author)
+  return html`<article class=${`asked ${item.status} ${isMine ? '' : 'other'}`} aria-label=${name}>
+    ${!isMine && html`<h2>${name}</h2>`}
     ${editing ? html`<${Editor} item=${item} act=${act} />` : html`<div class="bubble">${item.text}${attachments(item.parts)}</div>`}
     <footer>${note(item, act)}
       ${
@@ -18,15 +20,13 @@ export function UserMessage({ item, editing, act }) {
         !editing &&
         html`<span class="actions">
         <${Copy} text=${item.text} act=${act} />
-        <${IconButton} icon="edit" label=${t('edit')} onClick=${() => act.edit(item.key)} />
-        <${IconButton} icon="fork" label=${t('fork')} onClick=${() => act.fork(item.id)} /></span>`
+        ${canWrite && isMine && html`<${IconButton} icon="edit" label=${t('edit')} onClick=${() => act.edit(item.key)} />`}
+        ${canFork && html`<${IconButton} icon="fork" label=${t('fork')} onClick=${() => act.fork(item.id)} />`}</span>`
       }
-      ${item.ts && html`<time>${authorPrefix(item)}${formatTime(item.ts)}</time>`}
+      ${item.ts && html`<time>${formatTime(item.ts)}</time>`}
     </footer>
   </article>`
 }
-
-const authorPrefix = ({ author }) => (author && author.name !== 'local' ? `${personName(author)} · ` : '')
 
 function note(item, act) {
   if (item.status === 'sending') return html`<span>${t('sending')}</span>`
@@ -75,18 +75,18 @@ class Copy extends Component {
   }
 }
 
-export function Answer({ item, canRegenerate, act }) {
+export function Answer({ item, canWrite, canRegenerate, canFork, act }) {
   const running = item.state === 'running'
   const parts = item.parts.filter(({ kind }) => kind !== 'step')
   return html`<article class=${`answer ${item.state}`} aria-label=${item.agentId} aria-busy=${running}>
     <h2><span class="badge" aria-hidden="true">${item.agentId?.slice(0, 1).toUpperCase()}</span>${item.agentId}</h2>
     ${steps(item)}
     ${parts.map((part, index) => html`<${PARTS[part.kind]} key=${part.kind + part.id} part=${part} running=${running}
-      isLast=${index === parts.length - 1} act=${act} />`)}
+      isLast=${index === parts.length - 1} canWrite=${canWrite} act=${act} />`)}
     ${running && item.progress && progress(item.progress)}
     ${running && !item.progress && parts.at(-1)?.kind !== 'question' && html`<span class="pulse" aria-hidden="true"><i></i><i></i><i></i></span>`}
     ${ending(item)}
-    <footer>${!running && actions(item, canRegenerate, act)}${figures(item)}</footer>
+    <footer>${!running && actions(item, canRegenerate, canFork, act)}${figures(item)}</footer>
   </article>`
 }
 
@@ -107,13 +107,13 @@ function ending({ state, stopReason, error, parts }) {
   return state === 'done' && !parts.length ? html`<p class="ending">${t('nothing')}</p>` : null
 }
 
-function actions(item, canRegenerate, act) {
+function actions(item, canRegenerate, canFork, act) {
   const text = textOf(item)
   const last = item.parts.findLast(({ kind }) => kind === 'text')
   return html`<span class="actions">
     ${text && html`<${Copy} text=${text} act=${act} />`}
     ${canRegenerate && html`<${IconButton} icon="again" label=${t('regenerate')} onClick=${() => act.regenerate(item)} />`}
-    ${last && html`<${IconButton} icon="fork" label=${t('fork')} onClick=${() => act.fork(last.id)} />`}
+    ${canFork && last && html`<${IconButton} icon="fork" label=${t('fork')} onClick=${() => act.fork(last.id)} />`}
   </span>`
 }
 

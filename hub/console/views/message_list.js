@@ -1,6 +1,7 @@
 // The messages of the session; in an empty session, the choice of an agent.
 import { html } from '../html.js'
-import { isLoaded } from '../selectors.js'
+import { mayAdminister, mayCreate, mayWrite } from '../rights.js'
+import { isLoaded, isMine } from '../selectors.js'
 import { t } from '../words.js'
 import { Guard } from './guard.js'
 import { Icon } from './icons.js'
@@ -13,6 +14,7 @@ export function MessageList({ ui, act }) {
   const first = Math.max(0, items.length - ui.itemLimit)
   const firstUser = items.findIndex(({ kind }) => kind === 'user')
   const hasMore = first > 0 || ui.session?.more
+  const rights = { write: ui.session && mayWrite(ui), fork: mayCreate(ui) }
   const hasUserBefore = (index) => ui.session.more || (firstUser >= 0 && firstUser < index)
   return html`<div class="reading">
     <div id="log" role="log" aria-live="off" aria-label=${t('conversation')} tabindex="0" onClick=${(event) => copyCode(event, act)}>
@@ -20,7 +22,7 @@ export function MessageList({ ui, act }) {
         ${ui.session?.more && html`<p class="printed">${t('notPrinted')}</p>`}
         ${hasMore && html`<button type="button" class="quiet early" onClick=${act.earlier}>${t('showEarlier')}</button>`}
         ${!items.length && html`<${Empty} ui=${ui} act=${act} />`}
-        ${items.slice(first).map((item, index) => message(item, ui, act, hasUserBefore(first + index)))}
+        ${items.slice(first).map((item, index) => message(item, ui, act, rights, hasUserBefore(first + index)))}
       </div>
     </div>
     ${!ui.isFollowing && html`<button type="button" class="to-end" onClick=${act.scrollToEnd}><${Icon} name="down" />${t('scrollToEnd')}</button>`}
@@ -29,15 +31,20 @@ export function MessageList({ ui, act }) {
 
 const trees = new WeakMap() // item -> its last tree: the renderer skips a tree that is the same object
 
-/** Make the tree of an item. *canRegenerate*: a message of a person is before it; an agent may also write without one. */
-function message(item, ui, act, canRegenerate) {
-  const editing = ui.editing === item.key
+/** Make the tree of an item. *hasUserBefore*: a message of a person is before it; an agent may also write without one. */
+function message(item, ui, act, rights, hasUserBefore) {
+  const properties = {
+    editing: ui.editing === item.key,
+    isMine: isMine(item, ui.me?.id),
+    canWrite: rights.write,
+    canFork: rights.fork,
+    canRegenerate: rights.write && hasUserBefore,
+  }
   const last = trees.get(item)
-  if (last?.editing === editing && last.canRegenerate === canRegenerate) return last.tree
+  if (last && Object.keys(properties).every((name) => last.properties[name] === properties[name])) return last.tree
   const View = item.kind === 'run' ? Answer : UserMessage
-  const tree = html`<${Guard} key=${item.key} item=${item}>
-    <${View} item=${item} editing=${editing} canRegenerate=${canRegenerate} act=${act} /><//>`
-  trees.set(item, { editing, canRegenerate, tree })
+  const tree = html`<${Guard} key=${item.key} item=${item}><${View} item=${item} act=${act} ...${properties} /><//>`
+  trees.set(item, { properties, tree })
   return tree
 }
 
@@ -61,12 +68,20 @@ function Empty({ ui, act }) {
     </div>`
   }
   if (!ui.wasLive || !isLoaded(ui.session)) return html`<div class="empty" aria-hidden="true"></div>`
+  if (ui.session.isMissing && !(ui.isNew && mayCreate(ui))) return html`<${NoSession} ui=${ui} />`
   const agent = ui.agents.find(({ agentId }) => agentId === ui.agent)
   const isBroken = agent && agent.status !== 'ok'
   const title = isBroken ? 'isBroken' : ui.agents.length && !agent ? 'unknownAgent' : 'welcome'
   return html`<div class="empty">
     <h2>${t(title, { name: ui.agent })}</h2>
-    ${isBroken ? html`<p>${agent.error}</p><p>${t('brokenHint')}</p><${ReloadAgent} agentId=${ui.agent} kind="wide-button" act=${act} />` : html`<p>${t(ui.agents.length ? 'welcomeHint' : 'noAgents')}</p>`}
+    ${isBroken ? html`<p>${agent.error}</p><p>${t('brokenHint')}</p>${mayAdminister(ui) && html`<${ReloadAgent} agentId=${ui.agent} kind="wide-button" act=${act} />`}` : html`<p>${t(ui.agents.length ? 'welcomeHint' : 'noAgents')}</p>`}
     <ul class="choice" ref=${scrollToChosen}>${ui.agents.map((entry) => html`<${Agent} key=${entry.agentId} agent=${entry} ui=${ui} act=${act} />`)}</ul>
   </div>`
 }
+
+/** The hub does not say whether the session exists. */
+const NoSession = ({ ui }) =>
+  html`<div class="empty">
+    <h2>${t(ui.isNew ? 'guestTitle' : 'noSession')}</h2>
+    <p>${t(ui.isNew ? 'guestSessions' : mayCreate(ui) ? 'noSessionHint' : 'noSessionGuest')}</p>
+  </div>`

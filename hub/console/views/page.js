@@ -1,12 +1,13 @@
 // The page: the sidebar, the messages, the status line, and the composer.
 import { html } from '../html.js'
+import { hasNames, mayShare, mayWrite } from '../rights.js'
 import { t } from '../words.js'
 import { Composer } from './composer.js'
 import { Dialogs } from './dialogs.js'
 import { Icon, IconButton } from './icons.js'
 import { MessageList } from './message_list.js'
 import { Sidebar } from './sidebar.js'
-import { statusOf } from './status.js'
+import { personName, statusOf } from './status.js'
 
 export function Page({ ui, act }) {
   return html`<div class="page">
@@ -22,6 +23,8 @@ export function Page({ ui, act }) {
   </div>`
 }
 
+const namesHere = (ui) => hasNames(ui) && [...new Set(ui.session.here.map(personName))].sort().join(', ')
+
 function Header({ ui, act }) {
   const count = ui.session?.count ?? 1
   return html`<header>
@@ -32,13 +35,15 @@ function Header({ ui, act }) {
     ${
       ui.session &&
       html`
-      <span class=${count > 1 ? 'people' : 'people alone'} title=${t('sharedHere')}>
+      <span class=${count > 1 ? 'people' : 'people alone'} title=${namesHere(ui) || t('sharedHere')}>
         <${Icon} name="people" />${count > 1 ? t('people', { n: count }) : t('alone')}
       </span>
-      <button type="button" class="quiet" aria-label=${t('share')} onClick=${() => act.dialog('share')}>
-        <${Icon} name="share" /><span>${t('share')}</span>
-      </button>
-      <${IconButton} icon="more" label=${`${t('rename')}, ${t('remove')}`} onClick=${() => act.dialog('manage')} />`
+      ${
+        mayShare(ui) &&
+        html`<button type="button" class="quiet" aria-label=${t('share')} onClick=${() => act.dialog('share')}>
+        <${Icon} name="share" /><span>${t('share')}</span></button>`
+      }
+      ${mayWrite(ui) && html`<${IconButton} icon="more" label=${`${t('rename')}, ${t('remove')}`} onClick=${() => act.dialog('manage')} />`}`
     }
   </header>`
 }

@@ -1,5 +1,6 @@
 // The list of sessions, and the list of agents with their states.
 import { html } from '../html.js'
+import { hasNames, mayAdminister, mayCreate } from '../rights.js'
 import { formatTime, t } from '../words.js'
 import { Icon, IconButton } from './icons.js'
 
@@ -7,15 +8,22 @@ export function Sidebar({ ui, act }) {
   return html`<aside class=${ui.drawer ? 'open' : ''} aria-label=${t('menu')}>
     <div class="brand"><img src="/favicon.ico" alt="" width="26" height="26" /><span>Hubbub</span>
       <span class="narrow"><${IconButton} icon="close" id="menu-close" label=${t('close')} onClick=${() => act.drawer(false)} /></span></div>
-    <button type="button" class="wide-button" onClick=${() => act.open()}><${Icon} name="plus" />${t('newSession')}</button>
+    ${mayCreate(ui) && html`<button type="button" class="wide-button" onClick=${() => act.open()}><${Icon} name="plus" />${t('newSession')}</button>`}
     <${Sessions} ui=${ui} act=${act} />
     <section class="agents">
       <h2>${t('agents')}</h2>
       <ul>${ui.agents.map((agent) => html`<${Agent} key=${agent.agentId} agent=${agent} ui=${ui} act=${act} />`)}</ul>
       <p class="hint"><a href="/docs" target="_blank" rel="noopener">${t('docs')}</a></p>
     </section>
+    ${hasNames(ui) && html`<${Account} ui=${ui} act=${act} />`}
   </aside>`
 }
+
+const Account = ({ ui: { me }, act }) =>
+  html`<section class="account" aria-label=${t('account')}>
+    <div><b>${me.name}</b><span>${t(`is_${me.role}`)}</span></div>
+    <button type="button" class="quiet" onClick=${act.signOut}>${t('signOut')}</button>
+  </section>`
 
 function Sessions({ ui, act }) {
   const { sessions, more, failed, loaded } = ui.list
@@ -57,5 +65,5 @@ export function Agent({ agent, ui, act }) {
       onClick=${() => act.choose(agentId)}>
     <span class="name"><span class=${`dot ${state}`}></span>${agentId}</span><span class="state">${t(state)}</span>
     <span class="more">${status === 'ok' ? description : `${error ?? ''}. ${t('brokenHint')}`}</span>
-  </button>${status !== 'ok' && html`<${ReloadAgent} agentId=${agentId} act=${act} />`}</li>`
+  </button>${status !== 'ok' && mayAdminister(ui) && html`<${ReloadAgent} agentId=${agentId} act=${act} />`}</li>`
 }

@@ -1,4 +1,5 @@
 // The status line: it shows the most urgent of the states that apply.
+import { mayWrite } from '../rights.js'
 import { isLoaded, openQuestions } from '../selectors.js'
 import { t } from '../words.js'
 
@@ -15,8 +16,8 @@ const CASES = [
   ({ link }) => link !== 'live' && { kind: 'bad', text: t('unreachable') },
   ({ draining }) => draining && { kind: 'bad', text: t('draining') },
   ({ session }) => session && !isLoaded(session) && { kind: 'busy', text: t('catchingUp') },
-  ({ session }) => {
-    const agents = session ? openQuestions(session).map(({ question }) => question.agentId) : []
+  (ui) => {
+    const agents = ui.session && mayWrite(ui) ? openQuestions(ui.session).map(({ question }) => question.agentId) : []
     return agents.length > 0 && { kind: 'wanted', text: t('needsYou', { name: names(agents) }) }
   },
   ({ stopping, session }) => stopping && session?.active.length > 0 && { kind: 'busy', text: t('stopping') },
@@ -29,4 +30,4 @@ const CASES = [
 ]
 
 /** Return the name of a person; without sign-in all people are called `local`. */
-export const personName = ({ name }) => (name === 'local' ? t('someone') : name)
+export const personName = ({ name }) => (!name || name === 'local' ? t('someone') : name)

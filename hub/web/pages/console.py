@@ -5,6 +5,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from hub.web.doorkeeper import principal_of
 from hub.web.routes import HTML_CONTENT, SCRIPT_CONTENT, STYLE_CONTENT, Content, Route
 
 CONSOLE_FOLDER = Path(__file__).parents[2] / "console"
@@ -27,6 +28,7 @@ CONSOLE_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",  # revalidate each time, so that the page fits the version of its hub
 }
+SIGN_IN_PATH = "/sign-in"
 HOST_PATTERN = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 
 
@@ -34,11 +36,18 @@ def _find_files() -> dict[str, Path]:
     """Return the files of the console by their URL paths."""
     files = [file for file in sorted(CONSOLE_FOLDER.rglob("*")) if file.suffix in (".js", ".css")]
     assets = {f"/console/{file.relative_to(CONSOLE_FOLDER).as_posix()}": file for file in files}
-    pages = {"/": CONSOLE_FOLDER / "index.html", "/favicon.ico": CONSOLE_FOLDER / "icon.svg"}
-    return assets | pages
+    names = {"/": "index.html", SIGN_IN_PATH: "sign_in.html", "/favicon.ico": "icon.svg"}
+    return assets | {path: CONSOLE_FOLDER / name for path, name in names.items()}
 
 
 CONSOLE_FILES = _find_files()
+
+
+async def get_console(request: web.Request) -> web.StreamResponse:
+    """Return the page of the console. Who has not signed in is sent to the page for that."""
+    if not principal_of(request).is_signed_in:
+        return web.Response(status=302, headers={**CONSOLE_HEADERS, "Location": SIGN_IN_PATH})
+    return await get_console_file(request)
 
 
 async def get_console_file(request: web.Request) -> web.FileResponse:
@@ -59,14 +68,14 @@ def _websocket_source(host: str) -> str:
     return f" ws://{host}/api/v1/ws" if HOST_PATTERN.fullmatch(host) else ""
 
 
-ROUTES = tuple(
-    Route(
-        method="GET",
-        path=path,
-        handler=get_console_file,
-        tag="Pages",
-        responses={200: CONTENT_OF_SUFFIX[file.suffix]},
-        prefixes=("",),
-    )
-    for path, file in CONSOLE_FILES.items()
-)
+def _make_route(path: str, file: Path) -> Route:
+    content = CONTENT_OF_SUFFIX[file.suffix]
+    if path != "/":
+        return Route(
+            method="GET", path=path, handler=get_console_file, tag="Pages", responses={200: content}, prefixes=("",)
+        )
+    responses = {200: content, 302: None}
+    return Route(method="GET", path=path, handler=get_console, tag="Pages", responses=responses, prefixes=("",))
+
+
+ROUTES = tuple(_make_route(path, file) for path, file in CONSOLE_FILES.items())
