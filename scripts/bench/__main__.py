@@ -15,7 +15,7 @@ from typing import Any
 from extras import EXTRAS, Extra, growth
 from load import Work, measure, median
 from report import line, write
-from servers import BUILD, BUN, HUB, NODE_WS, PEERS, Server, install, running
+from servers import BUILD, BUN, HUB, NODE_WS, PEERS, SIGNED_HUB, Server, install, running
 
 IDLE = {"idle": Work(20, 100)}
 WORKS = {
@@ -34,7 +34,7 @@ TOO_SLOW = {
     "aiohttp naive": {"flood"},
 }
 # Servers with closely compared figures take turns, ROUNDS times each; the table has their medians.
-IN_TURNS = {"paced": (HUB, BUN), "many": (HUB, BUN, NODE_WS)}
+IN_TURNS = {"paced": (HUB, SIGNED_HUB, BUN), "wide": (HUB, SIGNED_HUB), "many": (HUB, BUN, NODE_WS)}
 ROUNDS = 3
 
 
@@ -45,12 +45,14 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="also write the tables and plots into this Markdown page")
     options = parser.parse_args()
     for part in options.servers or ():
-        if not any(part in server.name for server in (HUB, *PEERS)):
-            parser.error(f"--servers {part}: there are {', '.join(server.name for server in (HUB, *PEERS))}")
+        if not any(part in server.name for server in (HUB, SIGNED_HUB, *PEERS)):
+            parser.error(
+                f"--servers {part}: there are {', '.join(server.name for server in (HUB, SIGNED_HUB, *PEERS))}"
+            )
     prepare_process()
     BUILD.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    servers = (HUB, *install())
+    servers = (HUB, SIGNED_HUB, *install())
     if options.servers:
         servers = tuple(server for server in servers if any(part in server.name for part in options.servers))
     steps = [step for step in plan(servers) if not options.only or step[0] in options.only]
@@ -91,7 +93,7 @@ def plan(servers: tuple[Server, ...]) -> list[Step]:
             rounds: list[list[dict[str, Any]]] = [[] for _ in turns]
             for number in range(ROUNDS if len(turns) > 1 else 1):
                 for server, results in zip(turns, rounds, strict=True):
-                    with running(server, data / str(number)) as process:
+                    with running(server, data / f"{number}{server.name[:6]}") as process:
                         results.append(measure(process, work))
             return [median(results) for results in rounds]
 
@@ -100,13 +102,14 @@ def plan(servers: tuple[Server, ...]) -> list[Step]:
     def alone(extra: Extra) -> Callable[[Path], list[dict[str, Any]]]:
         return lambda data: [extra.run(data)]
 
-    for server in servers:
+    alone_servers = [server for server in servers if server is not SIGNED_HUB]  # it is only compared with the hub
+    for server in alone_servers:
         step("burst", Work(1, 200, server.burst), server)
     for table, work in (WORKS | IDLE).items():
         turns = [server for server in IN_TURNS.get(table, ()) if server in servers]
         if turns:
             step(table, work, *turns)
-        for server in servers:
+        for server in alone_servers:
             if server not in turns and table not in TOO_SLOW.get(server.name, ()):
                 step(table, work, server)
     if HUB in servers:

@@ -39,6 +39,7 @@ def python(file: str) -> tuple[str, ...]:
 
 
 HUB = Server("hub", "hub", (sys.executable, "-m", "hub", "serve", "--host", HOST), 20_000)
+SIGNED_HUB = attrs.evolve(HUB, name="signed hub")  # sign-in is on: each client has the key of one principal
 NODE_WS = Server("node ws", "peer", node("node_ws.js"), 2000)
 BUN = Server(
     "bun (uWebSockets)",
@@ -85,6 +86,7 @@ class RunningServer:
     server: Server
     port: int
     process: "subprocess.Popen[bytes]"
+    key: str = ""
 
     @property
     def pid(self) -> int:
@@ -95,13 +97,19 @@ class RunningServer:
 def running(server: Server, data: Path) -> Iterator[RunningServer]:
     """Start *server* on the first CPU and a free port, and stop it at the end. *data* is the data folder of a hub."""
     port = free_port()
-    options = (
-        ("--port", str(port), "--agents", str(prepare_agents()), "--data", str(data)) if server is HUB else (str(port),)
-    )
+    options: tuple[str, ...] = (str(port),)
+    if server in (HUB, SIGNED_HUB):
+        options = ("--port", str(port), "--agents", str(prepare_agents()), "--data", str(data))
+    key = make_key(data) if server is SIGNED_HUB else ""
+    environment = os.environ | (SIGN_IN if server is SIGNED_HUB else {})
     output = BUILD / f"{server.name.split()[0]}.log"
     with output.open("wb") as file:
         process = subprocess.Popen(
-            ("taskset", "-c", "0", *server.command, *options), stdout=file, stderr=subprocess.STDOUT, cwd=BUILD
+            ("taskset", "-c", "0", *server.command, *options),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=BUILD,
+            env=environment,
         )
     try:
         end = time.monotonic() + START_SECONDS
@@ -112,7 +120,7 @@ def running(server: Server, data: Path) -> Iterator[RunningServer]:
                     f"{server.name} did not start. Its last line: {text.splitlines()[-1]}. Complete output: {output}"
                 )
             time.sleep(0.05)
-        yield RunningServer(server, port, process)
+        yield RunningServer(server, port, process, key)
     finally:
         process.terminate()
         try:
@@ -120,6 +128,18 @@ def running(server: Server, data: Path) -> Iterator[RunningServer]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+# The limits of connections are off for a hub without sign-in on loopback.
+MANY_CONNECTIONS = ("PRINCIPAL_CONNECTIONS", "ADDRESS_CONNECTIONS", "NODE_CONNECTIONS", "NEW_CONNECTIONS_PER_SECOND")
+SIGN_IN = {"HUBBUB_SIGN_IN": "true"} | {f"HUBBUB_LIMITS_{name}": "1000000" for name in (*MANY_CONNECTIONS, "NODE_RUNS")}
+
+
+def make_key(data: Path) -> str:
+    """Return a new key for the hub of a data folder, on which no hub runs."""
+    command = (sys.executable, "-m", "hub", "key", "create", "bench", "--data", str(data))
+    result = subprocess.run(command, cwd=BUILD, env=os.environ | SIGN_IN, capture_output=True, text=True, check=True)
+    return next(word for word in result.stdout.split() if word.startswith("hk_"))
 
 
 def prepare_agents() -> Path:

@@ -11,11 +11,12 @@ from urllib.parse import urlencode
 HOST = "127.0.0.1"
 
 
-def handshake(port: int, path: str) -> bytes:
+def handshake(port: int, path: str, bearer: str = "") -> bytes:
     key = base64.b64encode(os.urandom(16)).decode()
     return (
         f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
+        f"{f'Authorization: Bearer {bearer}' if bearer else 'X-Bench: 1'}\r\n\r\n"
     ).encode()
 
 
@@ -23,11 +24,11 @@ def hub_path(**query: object) -> str:
     return f"/api/v1/ws?{urlencode(query)}"
 
 
-def connect(port: int, path: str) -> socket.socket:
+def connect(port: int, path: str, bearer: str = "") -> socket.socket:
     """Open a WebSocket; read nothing after the response to the handshake."""
     sock = socket.create_connection((HOST, port), timeout=30)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.sendall(handshake(port, path))
+    sock.sendall(handshake(port, path, bearer))
     data_read = b""
     while not data_read.endswith(b"\r\n\r\n"):
         byte = sock.recv(1)  # byte by byte: a frame may follow immediately
