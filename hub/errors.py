@@ -21,6 +21,7 @@ HubError
 ├── EmptyFile               an upload without a byte
 ├── FileTooLarge            an upload larger than the limit for one file
 ├── QuotaExceeded           an upload that exceeds the space of its session or of the hub
+│   └── PrincipalQuotaExceeded  a chat or an upload that exceeds a quota of its principal or tenant
 ├── UploadTooSlow           an upload, or the body of a request, that took longer than the limit
 ├── Conflict                a command that does not fit the state of the session
 │   ├── NotRunning          no run to cancel
@@ -132,6 +133,12 @@ class FileTooLarge(HubError):
 class QuotaExceeded(HubError):
     # Not 507: programs retry a request after a 5xx, and must not retry this one.
     code, status = "quota_exceeded", 413
+
+
+class PrincipalQuotaExceeded(QuotaExceeded):
+    """Its fields are `limit`, `used`, and for the quotas of a day `renewsAt`: the next midnight (UTC) in ms."""
+
+    status = 429
 
 
 class UploadTooSlow(HubError):

@@ -6,12 +6,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from hub.access.principal import Principal
 from hub.commands.hub import Hub
+from hub.days import to_day
 from hub.errors import Busy
-from hub.hosting.calls import TextOrFinish, open_answer
+from hub.hosting.calls import OutputReader, TextOrFinish, open_answer
 from hub.hosting.contract import Past
 from hub.hosting.contract import Run as RunView
 from hub.hosting.hosted import Agent
+from hub.hosting.metering import AnswerMeters
 from hub.messages import Role
+from hub.sessions.usage import make_usage
 
 AnswerChunks = AsyncIterator[TextOrFinish]
 
@@ -26,19 +29,39 @@ async def complete(
 ) -> AbstractAsyncContextManager[AnswerChunks]:
     """Let an agent answer *message*. The context yields an iterator over text chunks and each Finish of the agent.
 
-    Leaving the context stops the agent. Raises UnknownAgent and AgentBroken. Entering the context raises Busy.
-    Iteration raises AgentError: with the code `timeout` if the agent reaches a time limit, `aborted` if the hub stops.
+    Leaving the context stops the agent. Raises UnknownAgent and AgentBroken. Entering the context raises Busy and
+    PrincipalQuotaExceeded. Iteration raises AgentError: with the code `timeout` if the agent reaches a time limit,
+    `aborted` if the hub stops.
     """
     agent = hub.node.agents.get_working(agent_id)
     history = [Past(role, content) for role, content in earlier_messages]
     run = RunView(
         id=run_id, agent=agent.id, session=run_id, message=message, principal=principal.author, history=history
     )
-    return _open_chunks(hub, agent, run)
+    return _open_counted_chunks(hub, principal, agent, run)
 
 
 @asynccontextmanager
-async def _open_chunks(hub: Hub, agent: Agent, run: RunView) -> AsyncIterator[AnswerChunks]:
+async def _open_counted_chunks(
+    hub: Hub, principal: Principal, agent: Agent, run: RunView
+) -> AsyncIterator[AnswerChunks]:
+    """Count the answer for the quotas and the usage of the principal, unless sign-in is off."""
+    if not hub.is_sign_in_on:
+        async with _open_chunks(hub, agent, run) as reader:
+            yield reader
+        return
+    place, meters = await hub.quotas.reserve(principal.tenant, principal.id), AnswerMeters()
+    try:
+        async with _open_chunks(hub, agent, run) as reader:
+            meters = reader.agent_task.meters
+            yield reader
+    finally:
+        day = to_day(hub.node.seams.now())
+        hub.quotas.save(place, make_usage(day, principal.tenant, principal.id, agent.id, meters.count()))
+
+
+@asynccontextmanager
+async def _open_chunks(hub: Hub, agent: Agent, run: RunView) -> AsyncIterator[OutputReader]:
     if (problem := hub.node.slots.find_reached_limit(agent)) is not None:
         raise Busy(problem, retryAfterMs=1000)
     end_event, completions = asyncio.Event(), hub.node.completions

@@ -8,6 +8,7 @@ import attrs
 from hub.access.principal import Principal
 from hub.commands.guard import use_session
 from hub.commands.hub import Hub
+from hub.commands.space import find_space_shares
 from hub.errors import UnknownFile
 from hub.ids import Key, id_of, tenant_of
 from hub.messages import StoredFile
@@ -62,7 +63,7 @@ async def upload(
 ) -> AbstractAsyncContextManager[UploadWriter]:
     """Start the upload of a file to a session. If the context ends before save(), the file is dropped.
 
-    Entering the context raises BadType and BadQuery.
+    Entering the context raises BadType, BadQuery and StorageUnavailable.
     """
     return _open_upload(hub, principal, hub.make_key(principal, session_id), file_name, media_type)
 
@@ -71,7 +72,8 @@ async def upload(
 async def _open_upload(
     hub: Hub, principal: Principal, key: Key, file_name: str, media_type: str
 ) -> AsyncIterator[UploadWriter]:
-    async with hub.node.files.upload(key, file_name, media_type) as upload:
+    shares = await find_space_shares(hub, principal, key) if hub.is_sign_in_on else ()
+    async with hub.node.files.upload(key, file_name, media_type, shares) as upload:
         yield UploadWriter(hub, principal, upload)
 
 

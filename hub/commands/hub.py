@@ -12,6 +12,7 @@ from hub.access.tickets import Tickets
 from hub.commands.directory import Directory
 from hub.commands.housekeeping import Housekeeping
 from hub.commands.open_clients import OpenClients
+from hub.commands.quotas import Quotas
 from hub.delivery.channel import Channel
 from hub.delivery.connection import Connection
 from hub.errors import BadId, Draining, HubError, TooManyConnections
@@ -43,6 +44,7 @@ class Hub:
     directory: Directory
     tickets: Tickets
     clients: OpenClients
+    quotas: Quotas
     housekeeping: Housekeeping
     close_socket: "Callable[[ClientHandle, HubError], bool]" = lambda client, error: False
     base_url: str = ""
@@ -108,6 +110,7 @@ class Hub:
     async def close(self) -> None:
         """Close the log and the agents. Close the clients first."""
         await self.upkeep.stop()
+        await self.quotas.wait_for_saves()
         await self.housekeeping.stop()
         await self.node.close()
 
@@ -168,8 +171,10 @@ def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:
         directory=directory,
         tickets=tickets,
         clients=clients,
+        quotas=Quotas(store=node.log.access, seams=seams),
         housekeeping=Housekeeping(directory=directory, tickets=tickets, clients=clients),
     )
     if settings.is_sign_in_on:
         node.registry.can_hear = hub.can_hear
+        node.quotas = hub.quotas
     return hub

@@ -10,9 +10,9 @@ from hub.access.secrets import SECRET_BYTES, Token
 from hub.commands.enforcing import announce_role, recheck_session
 from hub.commands.guard import use_session
 from hub.commands.hub import Hub
+from hub.days import DAY_MS
 from hub.errors import LastOwner, UnknownInvite, UnknownMember
 from hub.ids import id_of
-from hub.node.upkeep import DAY_MS
 
 InviteRole = Literal["member", "viewer"]
 

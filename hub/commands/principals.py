@@ -13,9 +13,9 @@ from hub.commands.enforcing import recheck_session, refresh_clients
 from hub.commands.guard import use_session
 from hub.commands.hub import Hub
 from hub.commands.sessions import list_keys
+from hub.days import DAY_MS
 from hub.errors import AmbiguousName, BadFrame, SessionDeleted, UnknownKey, UnknownPrincipal
 from hub.ids import DEFAULT_TENANT, Key, describe_bad_id, id_of, is_id, key_prefix
-from hub.node.upkeep import DAY_MS
 from hub.storage.log import EVERYONE
 from hub.storage.records import SessionQuery
 

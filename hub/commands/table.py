@@ -24,6 +24,7 @@ from hub.commands import principals as _principals
 from hub.commands import rewrite as _rewrite
 from hub.commands import sessions as _sessions
 from hub.commands import sign_in as _sign_in
+from hub.commands import usage as _usage
 from hub.commands.client import ClientHandle
 from hub.commands.guard import check_action, check_target
 from hub.commands.hub import Hub
@@ -156,6 +157,10 @@ list_principals = UseCase(_principals.list_principals, "operate", while_draining
 change_principal = UseCase(_principals.change_principal, "operate", while_draining=True)
 remove_principal = UseCase(_principals.remove_principal, "operate", while_draining=True)
 adopt_sessions = UseCase(_principals.adopt_sessions, "operate", while_draining=True)
+
+read_usage = UseCase(_usage.read_usage, "join", while_draining=True)
+read_quota = UseCase(_usage.read_quota, "administer", while_draining=True)
+set_quota = UseCase(_usage.set_quota, "administer", while_draining=True)
 
 # All rows above, by name.
 USE_CASES: dict[str, UseCase[Any, Any]] = {name: row for name, row in globals().items() if isinstance(row, UseCase)}

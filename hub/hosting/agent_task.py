@@ -12,6 +12,7 @@ from hub.errors import AgentError
 from hub.hosting.deadlines import Deadlines
 from hub.hosting.faults import log_and_convert
 from hub.hosting.hosted import Agent
+from hub.hosting.metering import AnswerMeters
 from hub.hosting.slots import Slot
 from hub.limits import Limits
 from hub.messages import StopReason
@@ -31,6 +32,7 @@ class AgentTask:
     question.
     *depth* is 0 for an answer to a client; a called answer has the depth of its caller plus 1. *calls* are the answers
     that this answer called, and that still run. They are cancelled when the code of this answer ends or is abandoned.
+    *meters* measures the answers outside sessions: an answer shares it with the answers that it calls.
     """
 
     slot: Slot
@@ -44,6 +46,7 @@ class AgentTask:
     task: asyncio.Task[None] | None = None
     deadlines: Deadlines = attrs.field(init=False)
     calls: set["AgentTask"] = attrs.Factory(set)
+    meters: AnswerMeters = attrs.Factory(AnswerMeters)
     is_cancelled: bool = False
 
     def __attrs_post_init__(self) -> None:

@@ -12,6 +12,7 @@ from hub.errors import AgentError, HubError
 from hub.hosting.agent_task import AgentTask
 from hub.hosting.contract import Call, Finish, Message, Reply, Run
 from hub.hosting.faults import bad_output_error, clean_error, encode_text, too_long_error
+from hub.hosting.metering import AnswerMeters, Meter, count_bytes
 from hub.hosting.output import AGENT_EVENTS, call_agent
 from hub.hosting.slots import Slot
 from hub.limits import Limits
@@ -52,7 +53,8 @@ async def open_answer(
     The iteration raises AgentError if the agent fails, with the error code `timeout` if it reaches a time limit.
     Leaving the context cancels the agent, and waits until its code has ended or the grace time is over.
     """
-    reader = OutputReader(run=run)
+    reader = OutputReader(run=run, meter=Meter(run.agent, count_bytes(run.message)))
+    meters = AnswerMeters() if caller is None else caller.meters
     reader.agent_task = agent_task = AgentTask(
         slot=slot,
         ids={"session": run.session, "run": run.id, "agent": run.agent},
@@ -62,16 +64,18 @@ async def open_answer(
         on_end=reader.on_end,
         on_abandon=reader.close,
         depth=caller.depth + 1 if caller is not None else 0,
+        meters=meters,
     )
     calls = caller.calls if caller is not None else set()
     calls.add(agent_task)
-    agent_task.start(reader.run_code())
-    try:
-        yield reader
-    finally:
-        agent_task.cancel()
-        calls.discard(agent_task)
-        await reader.has_ended.wait()
+    with meters.measure(reader.meter):
+        agent_task.start(reader.run_code())
+        try:
+            yield reader
+        finally:
+            agent_task.cancel()
+            calls.discard(agent_task)
+            await reader.has_ended.wait()
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -82,13 +86,13 @@ class OutputReader:
     """
 
     run: Run
+    meter: Meter
     agent_task: AgentTask = attrs.field(init=False)
     has_ended: asyncio.Event = attrs.Factory(asyncio.Event)
     _unread: deque[TextOrFinish] = attrs.Factory(deque)
     _has_output: asyncio.Event = attrs.Factory(asyncio.Event)
     _has_capacity: asyncio.Event = attrs.Factory(asyncio.Event)
     _open_questions: int = 0
-    _size: int = 0
     _error: BaseException | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -136,9 +140,11 @@ class OutputReader:
     async def _queue(self, output: TextOrFinish) -> None:
         if isinstance(output, str):
             limit = self.agent_task.limits.run_bytes
-            self._size += len(output) if output.isascii() else len(encode_text(self.run.agent, output))
-            if self._size > limit:
+            self.meter.output_bytes += len(output) if output.isascii() else len(encode_text(self.run.agent, output))
+            if self.meter.output_bytes > limit:
                 raise too_long_error(self.run.agent, limit)
+        else:
+            self.meter.usage = output.usage
         self._unread.append(output)
         self._has_output.set()
         if len(self._unread) >= MAX_UNREAD:

@@ -24,7 +24,11 @@ class Pong(Notice):
 
 @attrs.frozen(kw_only=True)
 class Error(Notice):
-    """A command was refused or failed, or a subscription failed. `code` is stable, `message` is for people."""
+    """A command was refused or failed, or a subscription failed. `code` is stable, `message` is for people.
+
+    With the code `quota_exceeded`, `limit` is the quota, and `used` is what counts for it now; `renewsAt` (ms) is the
+    end of the day if the quota is for a day.
+    """
 
     type = "error"
     code: str
@@ -35,6 +39,9 @@ class Error(Notice):
     clientMsgId: str | None = None
     ref: str | int | None = None
     retryAfterMs: int | None = None
+    limit: int | None = None
+    used: int | None = None
+    renewsAt: int | None = None
 
 
 @attrs.frozen(kw_only=True)

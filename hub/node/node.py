@@ -23,6 +23,7 @@ from hub.node.recovering import recover_runs
 from hub.node.session_loader import SessionLoader
 from hub.observe.counters import Counters
 from hub.seams import Seams
+from hub.sessions.hosts import RunQuotas
 from hub.sessions.pace import Pace
 from hub.sessions.session import LiveSession
 from hub.settings import Settings
@@ -42,7 +43,7 @@ class Node:
 
     *is_ready* is True from the end of start() to drain(): then the hub admits chats. *is_draining* is True from drain()
     on. *completions* are the readers of the answers outside a session. The key of each reader is an event, which is set
-    when the client has received the end of the answer.
+    when the client has received the end of the answer. *quotas* is None while sign-in is off.
     """
 
     settings: Settings
@@ -59,6 +60,7 @@ class Node:
     slots: Slots = attrs.field(init=False)
     presence: PresenceNotifier = attrs.field(init=False)
     loader: SessionLoader = attrs.field(init=False)
+    quotas: RunQuotas | None = None
     is_draining: bool = False
     is_ready: bool = False
 

@@ -51,7 +51,7 @@ async def _recover_each(
                     await recover_session(session, records)
                     run_counts.append(len(records))
                 except LogDamaged as error:
-                    abort_session(session, records)
+                    await abort_session(session, records)
                     _warn(key, records, error, outcome="aborted")
         except HubError as error:  # the session cannot be loaded, or cannot be read now
             _warn(key, records, error, outcome="left to the next start")

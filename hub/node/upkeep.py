@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 import structlog
 
+from hub.days import DAY_MS
 from hub.delivery.connection import Connection
 from hub.node.node import Node
 from hub.node.watchdog import Watchdog
@@ -14,7 +15,6 @@ from hub.text import cut
 
 log = structlog.get_logger()
 
-DAY_MS = 24 * 3600 * 1000
 EXPIRE_INTERVAL_SECONDS = 600.0
 LOAD_INTERVAL_SECONDS = 0.25
 SWEEP_INTERVAL_SECONDS = 1.0

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import orjson
 
-from hub.errors import AgentError, Busy, HubError, UnknownAgent
+from hub.errors import AgentError, Busy, HubError, PrincipalQuotaExceeded, UnknownAgent
 from hub.ids import quote
 from hub.messages import Chunk, Event, Id, Notice, Reset, Role, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.protocols.reading import split_error
@@ -162,6 +162,8 @@ def openai_error_of(error: Exception) -> OpenAIError:
         return OpenAIError(404, "invalid_request_error", error.message, "model", "model_not_found")
     if isinstance(error, Busy):
         return OpenAIError(429, "rate_limit_error", error.message, None, error.code)
+    if isinstance(error, PrincipalQuotaExceeded):
+        return OpenAIError(429, "insufficient_quota", error.message, None, error.code)
     if isinstance(error, HubError):
         kind = "invalid_request_error" if error.status < 500 else "server_error"
         return OpenAIError(error.status, kind, error.message, None, error.code)

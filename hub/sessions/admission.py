@@ -11,10 +11,11 @@ import attrs
 from hub.delivery.channel import Channel
 from hub.errors import Busy, Draining, SessionDeleted, StorageUnavailable
 from hub.hosting.hosted import Agent
+from hub.ids import tenant_of
 from hub.messages import Accepted, Author, Chat
 from hub.sessions import chats, stopping
 from hub.sessions.chats import NewIds, Removal
-from hub.sessions.hosts import SessionHost
+from hub.sessions.hosts import RunPlace, SessionHost
 from hub.sessions.outbox import Outbox, OutboxState, attach_future
 from hub.sessions.run import ActiveRun
 from hub.sessions.schedule import Schedule
@@ -43,8 +44,8 @@ class Admission:
         *on_accept* is called with the result once the log holds both, and before the agent is called. For a duplicate,
         the agent may have been called long before.
 
-        Raises IdReused, StorageUnavailable and the errors of put(): then the chat is not logged, but a rollback may
-        have ended the active runs. Raises the errors of *on_accept*, too: then the chat is logged.
+        Raises IdReused, StorageUnavailable and the errors of reserve_place() and put(): then the chat is not logged, but a
+        rollback may have ended the active runs. Raises the errors of *on_accept*, too: then the chat is logged.
         """
         digest = chats.make_digest(chat, agent.id)
         admit = partial(self._admit, chat, author, agent, digest, on_accept)
@@ -56,27 +57,48 @@ class Admission:
     async def _admit(
         self, chat: Chat, author: Author, agent: Agent, digest: str, on_accept: Callable[[Accepted], None]
     ) -> Accepted:
-        if chat.ifBusy == "rollback":
-            accepted = await self._roll_back(chat, author, agent, digest)
-        else:
-            async with self.schedule.lock:  # an edit, a regeneration or a rollback holds it until its put() is done
-                answer = self.put(chat, author, agent, digest)
-            accepted = await answer
+        async with self.reserve_place(author) as place:
+            if chat.ifBusy == "rollback":
+                accepted = await self._roll_back(chat, author, agent, digest, place)
+            else:
+                async with self.schedule.lock:  # an edit, a regeneration or a rollback holds it until its put() is done
+                    answer = self.put(chat, author, agent, digest, place=place)
+                accepted = await answer
         # The commit wakes this task first, and starts the agent's task after that. With a clientMsgId, the task that
         # called admit() is woken later still, perhaps after the delivery of the first chunk.
         on_accept(accepted)
         return accepted
 
+    @asynccontextmanager
+    async def reserve_place(self, author: Author) -> AsyncIterator[RunPlace | None]:
+        """Reserve a place for a run in the quotas of its author, and give it back unless put() has used it.
+
+        Raises PrincipalQuotaExceeded, Unauthenticated, StorageUnavailable.
+        """
+        quotas, tenant = self.host.quotas, tenant_of(self.channel.key)
+        place = await quotas.reserve(tenant, author.id) if quotas is not None else None
+        try:
+            yield place
+        finally:
+            if place is not None and not place.is_used:
+                place.close()
+
     def put(
-        self, chat: Chat, author: Author, agent: Agent, digest: str, removal: Removal | None = None
+        self,
+        chat: Chat,
+        author: Author,
+        agent: Agent,
+        digest: str,
+        removal: Removal | None = None,
+        place: RunPlace | None = None,
     ) -> Coroutine[Any, Any, Accepted]:
         """Give a chat, its run and *removal* to the outbox. Return a coroutine that waits for the commit.
 
-        The caller holds the schedule's lock. Raises Busy, Draining, SessionDeleted, StorageUnavailable, and the errors
-        of Agents.get_working().
+        The run gets *place*. The caller holds the schedule's lock. Raises Busy, and the errors of check_open() and of
+        Agents.get_working().
         """
         # No await in this function: another chat must not take the place in the queue after the check of the limits.
-        self.check_open(clientMsgId=chat.clientMsgId)
+        self.check_open(place, clientMsgId=chat.clientMsgId)
         schedule = self.schedule
         agent = self.host.agents.get_working(agent.id)  # the agent may have been reloaded while the chat waited
         new_id = self.host.seams.new_id
@@ -90,6 +112,7 @@ class Admission:
             self._check_capacity(chat, agent, can_start, run)
         else:  # runs may have been stopped for this chat, so it is not refused: if the agent is full, the chat waits
             can_start = can_start and not agent.is_full
+        run.take_place(place)
         events = chats.make_events(chat, run.record, can_start, digest, removal)
         has_message = bool(events[-1].messages)
         seq = attach_future(events[-1], lambda result: self._on_result(replaced_runs, run, has_message, result))
@@ -99,7 +122,9 @@ class Admission:
             self.outbox.put(*events)
         return self._wait_for_commit(chat, run, can_start, seq)
 
-    async def _roll_back(self, chat: Chat, author: Author, agent: Agent, digest: str) -> Accepted:
+    async def _roll_back(
+        self, chat: Chat, author: Author, agent: Agent, digest: str, place: RunPlace | None
+    ) -> Accepted:
         """Stop the active runs, remove their messages and answers, and put the chat in front of the queue."""
         async with self.pause(chat):
             runs = list(self.schedule.active_runs.values())
@@ -107,7 +132,8 @@ class Admission:
                 self._check_queue(chat, len(self.schedule.queued_runs) + 1)
             await stopping.end_runs(self.schedule, runs)
             ids = dict.fromkeys(id for run in runs for id in (run.record.userMessageId, *run.message_ids))
-            answer = self.put(chat, author, agent, digest, Removal(tuple(ids), "rollback") if ids else None)
+            removal = Removal(tuple(ids), "rollback") if ids else None
+            answer = self.put(chat, author, agent, digest, removal, place)
         return await answer
 
     @asynccontextmanager
@@ -126,8 +152,13 @@ class Admission:
         finally:
             self.schedule.wake()
 
-    def check_open(self, **fields: str | None) -> None:
-        """Raise SessionDeleted, Draining or StorageUnavailable if the session admits no chat now."""
+    def check_open(self, place: RunPlace | None = None, **fields: str | None) -> None:
+        """Raise SessionDeleted, Draining or StorageUnavailable if the session admits no chat now.
+
+        Raises Unauthenticated if the principal of *place* was erased.
+        """
+        if place is not None:
+            place.refuse_if_erased()
         if self.is_deleting:
             raise SessionDeleted(self.channel.id, **fields)
         if self.schedule.is_draining:

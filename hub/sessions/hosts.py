@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from hub.access.records import UsageRecord
 from hub.hosting.contract import FileAccess, Past
 from hub.hosting.folder import Agents
 from hub.hosting.slots import Slots
@@ -20,8 +21,33 @@ if TYPE_CHECKING:
     from hub.sessions.session import LiveSession
 
 
+class RunPlace(Protocol):
+    """The place of one unfinished run in the quotas of its principal and its tenant.
+
+    *is_used* is True as soon as a run has the place: the end of the run closes it.
+    """
+
+    is_used: bool
+
+    def refuse_if_erased(self) -> None:
+        """Raise Unauthenticated if the principal was erased since the place was reserved."""
+
+    def close(self, usage: Sequence[UsageRecord] = ()) -> None:
+        """Give the place back, and count *usage*, which the log has. Only the first call does something."""
+
+
+class RunQuotas(Protocol):
+    """The quotas on the runs of principals and tenants."""
+
+    async def reserve(self, tenant: str, principal_id: str) -> RunPlace:
+        """Return a place for a new run. Raises PrincipalQuotaExceeded, Unauthenticated, StorageUnavailable."""
+
+    async def occupy(self, tenant: str, principal_id: str) -> RunPlace:
+        """Return a place for a run of an earlier process, whatever the quotas are. Raises StorageUnavailable."""
+
+
 class SessionHost(Protocol):
-    """The parts of the node that its sessions use."""
+    """The parts of the node that its sessions use. *quotas* is None while sign-in is off: then no usage is counted."""
 
     log: Log
     agents: Agents
@@ -29,6 +55,7 @@ class SessionHost(Protocol):
     pace: Pace
     slots: Slots
     seams: Seams
+    quotas: RunQuotas | None
 
     @property
     def limits(self) -> Limits: ...

@@ -7,6 +7,7 @@ from enum import Enum, auto
 import attrs
 import structlog
 
+from hub.access.records import UsageRecord
 from hub.errors import StorageUnavailable
 from hub.ids import Key, id_of
 from hub.limits import Limits
@@ -58,6 +59,7 @@ class PendingEvent(Event, eq=False, kw_only=True):
     ended_runs: tuple[str, ...] = ()
     removed_messages: tuple[str, ...] = ()
     chat: ChatRecord | None = None
+    usage: tuple[UsageRecord, ...] = ()
     on_result: ResultCallback | None = None
     is_refusable: bool = False
 
@@ -365,6 +367,7 @@ def _make_append(key: Key, batch: list[PendingEvent | PendingChunk], owner: str)
     ended_runs: list[str] = []
     chats: list[tuple[int, ChatRecord]] = []
     removed_messages: list[str] = []
+    usage: list[UsageRecord] = []
     for index, event in enumerate(batch):
         if isinstance(event, PendingChunk):
             continue
@@ -372,6 +375,7 @@ def _make_append(key: Key, batch: list[PendingEvent | PendingChunk], owner: str)
         run_records += event.run_records
         ended_runs += event.ended_runs
         removed_messages += event.removed_messages
+        usage += event.usage
         if event.chat is not None:
             chats.append((index, event.chat))
     return Append(
@@ -383,4 +387,5 @@ def _make_append(key: Key, batch: list[PendingEvent | PendingChunk], owner: str)
         chats=chats,
         removed_messages=removed_messages,
         owner=owner,
+        usage=usage,
     )

@@ -5,8 +5,12 @@ from collections.abc import Sequence
 import attrs
 from msgspec.structs import replace
 
+from hub.hosting.hosted import Agent
+from hub.ids import tenant_of
 from hub.messages import Chunk, Event, Interrupt, InterruptResolved, MessageRemoved, WholeMessage
+from hub.sessions.hosts import RunPlace
 from hub.sessions.outbox import PendingEvent
+from hub.sessions.run import ActiveRun
 from hub.sessions.session import LiveSession
 from hub.storage.log import EventStore
 from hub.storage.records import RunRecord
@@ -44,20 +48,22 @@ async def recover_session(session: LiveSession, records: Sequence[RunRecord]) ->
     """
     store, head = session.host.log.events, session.channel.head
     outputs = {record.runId: await _read_output(store, record, head) for record in records if record.state == "started"}
-    for record in records:
+    places = await _occupy_places(session, records)
+    for record, place in zip(records, places, strict=True):
         if record.state == "queued":
-            session.queued_runs.append(session.schedule.make_run(record, None))
+            session.queued_runs.append(_make_run(session, record, None, place))
         else:
-            _recover_started_run(session, record, outputs[record.runId])
+            _recover_started_run(session, record, outputs[record.runId], place)
     session.schedule.wake()
 
 
-def abort_session(session: LiveSession, records: Sequence[RunRecord]) -> None:
+async def abort_session(session: LiveSession, records: Sequence[RunRecord]) -> None:
     """End the started runs of a session as `aborted`, without their messages, because their output cannot be read.
 
-    Queue the queued runs again: they have no output.
+    Queue the queued runs again: they have no output. Raises StorageUnavailable.
     """
-    runs = [session.schedule.make_run(record, None) for record in records]
+    places = await _occupy_places(session, records)
+    runs = [_make_run(session, record, None, place) for record, place in zip(records, places, strict=True)]
     started_runs = [run for run in runs if run.record.state == "started"]
     session.active_runs.update({run.id: run for run in started_runs})
     session.queued_runs.extend(run for run in runs if run.record.state == "queued")
@@ -66,11 +72,11 @@ def abort_session(session: LiveSession, records: Sequence[RunRecord]) -> None:
     session.schedule.wake()
 
 
-def _recover_started_run(session: LiveSession, record: RunRecord, output: LoggedOutput) -> None:
+def _recover_started_run(session: LiveSession, record: RunRecord, output: LoggedOutput, place: RunPlace | None) -> None:
     """Remove the output of a restartable run and start the run again, but only once. End any other run as `aborted`."""
     agent = next((agent for agent in session.host.agents.all() if agent.id == record.agentId and not agent.error), None)
     if agent is None or not agent.marks.restartable or record.attempt > 1:
-        run = session.schedule.make_run(record, None)
+        run = _make_run(session, record, None, place)
         run.writer.restore(output.messages.values())
         for question in output.questions.values():
             run.questions.add(question)
@@ -80,11 +86,22 @@ def _recover_started_run(session: LiveSession, record: RunRecord, output: Logged
     removal = MessageRemoved(tuple(dict.fromkeys([record.messageId, *output.messages])), "restarted")
     bodies = [*(InterruptResolved(id, "cancelled") for id in output.questions), removal]
     session.outbox.put(*(PendingEvent(record.agentId, record.runId, body) for body in bodies))
-    run = session.schedule.make_run(
-        replace(record, messageId=session.host.seams.new_id("m"), attempt=record.attempt + 1), agent
-    )
+    record = replace(record, messageId=session.host.seams.new_id("m"), attempt=record.attempt + 1)
+    run = _make_run(session, record, agent, place)
     session.queued_runs.append(run)
     session.schedule.start(run)
+
+
+async def _occupy_places(session: LiveSession, records: Sequence[RunRecord]) -> list[RunPlace | None]:
+    """Return the places of runs in the quotas of their authors; None while sign-in is off."""
+    quotas, tenant = session.host.quotas, tenant_of(session.key)
+    return [await quotas.occupy(tenant, record.author.id) if quotas is not None else None for record in records]
+
+
+def _make_run(session: LiveSession, record: RunRecord, agent: Agent | None, place: RunPlace | None) -> ActiveRun:
+    run = session.schedule.make_run(record, agent)
+    run.take_place(place)
+    return run
 
 
 async def _read_output(store: EventStore, record: RunRecord, head: int) -> LoggedOutput:

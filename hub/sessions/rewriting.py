@@ -53,7 +53,7 @@ async def _edit(
     default_agent: str,
     check_agent: AgentCheck,
 ) -> Accepted:
-    async with session.admission.pause(chat):
+    async with session.admission.reserve_place(author) as place, session.admission.pause(chat):
         messages = await _read_messages_from(session, command.messageId)
         if messages[0].role != "user":
             text = f"{command.messageId} is an agent's message: edit a user's message, or regenerate this one"
@@ -65,7 +65,7 @@ async def _edit(
         messages, stopped_ids = await _stop_runs(session, command.messageId)
         # No await from here to put(): the removal must contain every message from the edited one on.
         removal = Removal(_merge_ids(messages, empty_ids, stopped_ids))
-        answer = session.admission.put(chat, author, agent, digest, removal)
+        answer = session.admission.put(chat, author, agent, digest, removal, place)
     return await answer
 
 
@@ -85,7 +85,7 @@ async def regenerate_answer(
 async def _regenerate(
     session: LiveSession, command: Regenerate, chat: Chat, author: Author, digest: str, check_agent: AgentCheck
 ) -> Accepted:
-    async with session.admission.pause(chat):
+    async with session.admission.reserve_place(author) as place, session.admission.pause(chat):
         messages = await _read_messages_from(session, command.messageId, skip=1)
         if messages[0].role == "assistant":
             messages = await _read_messages_from(session, messages[0].userMessageId or command.messageId, skip=1)
@@ -101,7 +101,7 @@ async def _regenerate(
         messages, stopped_ids = await _stop_runs(session, message_id, skip=1)
         # No await from here to put(), as in _edit().
         removal = Removal(_merge_ids(messages[1:], empty_ids, stopped_ids), reused_message=messages[0])
-        answer = session.admission.put(chat, author, agent, digest, removal)
+        answer = session.admission.put(chat, author, agent, digest, removal, place)
     return await answer
 
 

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import attrs
 
+from hub.access.records import UsageRecord
+from hub.days import to_day
 from hub.errors import AgentError, HubError
 from hub.hosting.agent_task import AgentTask
 from hub.hosting.hosted import Agent
@@ -14,9 +16,10 @@ from hub.hosting.output import call_agent
 from hub.ids import id_of
 from hub.messages import Fault, RunError, RunFinished, StopReason
 from hub.sessions.answer_writer import AnswerWriter
-from hub.sessions.hosts import RunOwner, SessionHost
+from hub.sessions.hosts import RunOwner, RunPlace, SessionHost
 from hub.sessions.outbox import PendingEvent
 from hub.sessions.questions import Questions
+from hub.sessions.usage import make_run_usage
 from hub.sessions.view import make_view
 from hub.storage.records import RunRecord
 
@@ -59,7 +62,7 @@ class ActiveRun:
     QUEUED, too.
 
     *agent* may be None before start(), in a run of an earlier process. *stop_reason* is None unless the run has entered
-    ENDING.
+    ENDING. *place* is None while sign-in is off. *usage* is what the end of the run adds to the usage of its principal.
     """
 
     record: RunRecord
@@ -68,6 +71,8 @@ class ActiveRun:
     owner: RunOwner
     state: RunState = RunState.QUEUED
     stop_reason: StopReason | None = None
+    place: RunPlace | None = None
+    usage: tuple[UsageRecord, ...] = ()
     questions: Questions = attrs.field(init=False)
     writer: AnswerWriter = attrs.field(init=False)
     _agent_task: AgentTask | None = None
@@ -256,6 +261,24 @@ class ActiveRun:
         # A run that is cancelled in the queue adds no answer to the history.
         end.messages = () if reason == "cancelled" and not has_started else self.writer.make_history(reason, fault)
         end.ended_runs = (self.id,)
+        end.usage = self.usage = self._make_usage() if self.place is not None else ()
         end.on_result = lambda _: self.owner.on_run_end(self)
         events.append(end)
         self.questions.close(lambda closing_events: self.owner.outbox.put(*closing_events, *events))
+
+    def _make_usage(self) -> tuple[UsageRecord, ...]:
+        texts = [message.content for message in self.writer.messages]
+        calls = self._agent_task.meters.count() if self._agent_task is not None else {}
+        day = to_day(self.host.seams.now())
+        return make_run_usage(self.record, day, texts, self.writer.finish.usage, calls)
+
+    def take_place(self, place: RunPlace | None) -> None:
+        """Hold a place in the quotas until close_place()."""
+        self.place = place
+        if place is not None:
+            place.is_used = True
+
+    def close_place(self) -> None:
+        """Give the place in the quotas back, after the log has the end of the run or has refused its chat."""
+        if self.place is not None:
+            self.place.close(self.usage)

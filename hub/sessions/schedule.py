@@ -126,6 +126,7 @@ class Schedule:
 
     def remove(self, run: ActiveRun) -> None:
         """Remove a run, wake the tasks that wait for its end, and start the runs that waited for it."""
+        run.close_place()
         self.active_runs.pop(run.id, None)
         if run in self.queued_runs:
             self.queued_runs.remove(run)

@@ -12,7 +12,7 @@ records and removes the blob.
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -31,7 +31,7 @@ from hub.storage.blob_files import open_blob, read_blob, rename_to_blob, sync_fo
 from hub.storage.file_names import check_file_name, check_media_type
 from hub.storage.log import FileStore
 from hub.storage.private import make_private, touch_private
-from hub.storage.quota import MIN_COUNTED_BYTES, FileQuota
+from hub.storage.quota import MIN_COUNTED_BYTES, FileQuota, SpaceShare
 from hub.storage.records import FileRecord
 from hub.storage.uploads import Upload
 from hub.text import cut
@@ -125,15 +125,19 @@ class Files:
     # --- uploads ----------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def upload(self, key: Key, name: str, type: str) -> AsyncIterator[Upload]:
-        """Yield an upload. At the end, delete the bytes unless the upload was saved. Raises BadType, BadQuery."""
+    async def upload(self, key: Key, name: str, type: str, shares: Sequence[SpaceShare] = ()) -> AsyncIterator[Upload]:
+        """Yield an upload. At the end, delete the bytes unless the upload was saved. Raises BadType, BadQuery.
+
+        The file must also fit into *shares*.
+        """
         check_file_name(name, self.limits.file_name_length)
         check_media_type(type)
         path = self.folder / (self.seams.new_secret(16) + PART_SUFFIX)
-        upload = Upload(files=self, key=key, name=name, type=type, path=path)
+        upload = Upload(files=self, key=key, name=name, type=type, path=path, shares=shares)
         self._uploads.add(upload)
         try:
-            yield upload
+            with self.quota.use_shares(shares):
+                yield upload
         finally:
             await asyncio.shield(self._start_task(self._end_upload(upload)))
 

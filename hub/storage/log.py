@@ -277,6 +277,10 @@ class AccessStore(ABC):
         """Return the quota of a principal or a tenant, or None."""
 
     @abstractmethod
+    async def add_usage(self, records: Sequence[UsageRecord]) -> None:
+        """Add amounts to the rows with the same day, tenant, principal and agent, in one commit."""
+
+    @abstractmethod
     async def list_usage(
         self, tenant: str | None, since: str, until: str, principal_id: str | None = None
     ) -> Sequence[UsageRecord]:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -13,6 +13,7 @@ import attrs
 from hub.errors import EmptyFile, StorageUnavailable, UnknownSession
 from hub.ids import Key, id_of
 from hub.storage.private import open_private
+from hub.storage.quota import SpaceShare
 from hub.storage.records import FileRecord
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Upload:
     name: str
     type: str
     path: Path
+    shares: Sequence[SpaceShare] = ()
     digest: str = ""
     size: int = 0
     counted_bytes: int = 0  # the bytes that FileQuota counts for this file
@@ -46,7 +48,7 @@ class Upload:
         """Write the next part. Raises FileTooLarge, QuotaExceeded, UnknownSession, StorageUnavailable."""
         self.refuse_if_deleted()
         size = self.size + len(data)
-        self.counted_bytes = self.files.quota.reserve(self.key, size, self.counted_bytes)
+        self.counted_bytes = self.files.quota.reserve(self.key, size, self.counted_bytes, self.shares)
         self.size = size
         await self._run_step(self.files.run_in_thread(self._append, data))
 

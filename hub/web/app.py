@@ -21,7 +21,7 @@ from hub.errors import (
 )
 from hub.protocols import protocol_names
 from hub.text import cut
-from hub.web.api import agents, agui, documents, files, members, openai, sessions, sign_in
+from hub.web.api import agents, agui, documents, files, members, openai, sessions, sign_in, usage
 from hub.web.api.metrics import get_metrics
 from hub.web.doorkeeper import make_doorkeeper
 from hub.web.jwt_sign_in import JwtVerifier, make_jwt_verifier
@@ -98,6 +98,7 @@ ROUTES = (
     *sessions.ROUTES,
     *members.ROUTES,
     *sign_in.ROUTES,
+    *usage.ROUTES,
     *files.ROUTES,
     *agui.ROUTES,
     *openai.ROUTES,
@@ -108,6 +109,7 @@ ROUTES = (
 
 
 ERROR_TEXTS = {404: "no such path: /docs lists all paths, and the WebSocket is at /api/v1/ws", 505: HTTP_1_0_HINT}
+ID_FIELDS_OF_ERRORS, QUOTA_FIELDS = ("sessionId", "runId", "messageId"), ("limit", "used", "renewsAt")
 # True if the Host or the Origin was refused. The page that sent the request must not read the error response.
 ORIGIN_REFUSED_KEY = web.RequestKey("origin_refused", bool)
 
@@ -122,12 +124,9 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
         return await handler(request)
     except HubError as refusal:
         request[ORIGIN_REFUSED_KEY] = isinstance(refusal, Refused)
-        ids = (
-            {name: refusal.fields[name] for name in ("sessionId", "runId", "messageId")}
-            if _is_message_stored(refusal)
-            else {}
-        )
-        response = json_response(ErrorBody(error=refusal.message, code=refusal.code, **ids), status=refusal.status)
+        names = ID_FIELDS_OF_ERRORS if _is_message_stored(refusal) else QUOTA_FIELDS
+        fields = {name: refusal.fields[name] for name in names if name in refusal.fields}
+        response = json_response(ErrorBody(error=refusal.message, code=refusal.code, **fields), status=refusal.status)
         response.headers.update(make_error_headers(refusal))
         response.force_close()
         return response

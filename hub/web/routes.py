@@ -55,13 +55,20 @@ STREAM_CONTENT = Content(
 
 @attrs.frozen(kw_only=True)
 class ErrorBody:
-    """The body of an error: *error* is for people, *code* is stable. The ids are set only if the message was stored."""
+    """The body of an error: *error* is for people, *code* is stable. The ids are set only if the message was stored.
+
+    With the code `quota_exceeded` and the status 429, *limit* is the quota, and *used* is what counts for it now;
+    *renewsAt* (ms) is the end of the day if the quota is for a day.
+    """
 
     error: str
     code: str
     sessionId: str | None = None
     runId: str | None = None
     messageId: str | None = None
+    limit: int | None = None
+    used: int | None = None
+    renewsAt: int | None = None
 
 
 @attrs.frozen(eq=False, kw_only=True)

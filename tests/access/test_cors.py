@@ -26,7 +26,7 @@ async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def filled(path: str) -> str:
-    return path.replace("{id}", "s1").replace("{agentId}", "echo").replace("{invite}", "i1")
+    return path.replace("{id}", "s1").replace("{agentId}", "echo").replace("{invite}", "i1").replace("{subject}", "p1")
 
 
 async def preflight(

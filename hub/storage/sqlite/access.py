@@ -22,6 +22,7 @@ from hub.storage.sqlite.access_rows import (
     AccessChange,
     AuditAddition,
     CredentialUse,
+    UsageAddition,
     make_record_json,
 )
 from hub.storage.sqlite.threads import LogThreads
@@ -94,6 +95,9 @@ class SqliteAccess(AccessStore):
 
     async def find_quota(self, subject: str) -> Quota | None:
         return await self._find(Quota, "quotas WHERE subject = ?", (subject,))
+
+    async def add_usage(self, records: Sequence[UsageRecord]) -> None:
+        await self.threads.submit(UsageAddition(records))
 
     async def list_usage(
         self, tenant: str | None, since: str, until: str, principal_id: str | None = None

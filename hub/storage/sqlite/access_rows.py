@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from hub.access.records import AuditEntry, Credential, Grant, PrincipalRecord, Quota, SessionInvite
+from hub.access.records import AuditEntry, Credential, Grant, PrincipalRecord, Quota, SessionInvite, UsageRecord
 from hub.ids import Key
 from hub.storage.log import AccessRecord
 from hub.storage.sqlite.event_rows import to_json
@@ -47,6 +47,13 @@ class CredentialUse:
     """Request to set the times (ms) of the last use of credentials, by id."""
 
     times: Mapping[str, int]
+
+
+@attrs.frozen
+class UsageAddition:
+    """Request to add amounts to the usage."""
+
+    records: Sequence[UsageRecord]
 
 
 @attrs.frozen

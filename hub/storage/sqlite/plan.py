@@ -1,16 +1,17 @@
 """Turn a batch of write requests into the rows of one commit."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import attrs
 import msgspec
 
+from hub.access.records import UsageRecord
 from hub.ids import Key, id_of
 from hub.limits import KiB
 from hub.messages import Chunk
 from hub.storage.records import Append, FileRecord, Head
-from hub.storage.sqlite.access_rows import AccessChange, AuditAddition, to_columns
+from hub.storage.sqlite.access_rows import AccessChange, AuditAddition, UsageAddition, to_columns
 from hub.storage.sqlite.changes import Change, Changes
 from hub.storage.sqlite.event_rows import EventRow, NewCommit, encode_json, to_json
 from hub.storage.sqlite.sql import COLUMNS
@@ -32,7 +33,7 @@ class SessionCreation:
     owner: str = ""
 
 
-RecordRequest = FileRecord | SessionCreation | AuditAddition | Change
+RecordRequest = FileRecord | SessionCreation | UsageAddition | AuditAddition | Change
 WriteRequest = Append | RecordRequest
 WriteCallback = Callable[[Any], None]
 QueuedWrite = tuple[WriteRequest, WriteCallback]
@@ -106,11 +107,14 @@ class CommitPlan:
                 commit.append((session, first, now, rows))
             if append.messages or append.saved_runs or append.ended_runs or append.chats or append.removed_messages:
                 self._add_records(append, first)
-            for usage in append.usage:
-                self.rows["usage"] += to_columns(usage)
+            self._add_usage(append.usage)
             results.append((callback, first, append))
         if commit:
             self._add_events(commit)
+
+    def _add_usage(self, records: Sequence[UsageRecord]) -> None:
+        for record in records:
+            self.rows["usage"] += to_columns(record)
 
     def _add_events(self, commit: NewCommit) -> None:
         text = encode_json(commit)
@@ -145,6 +149,8 @@ class CommitPlan:
             result = Head(request.key, head.epoch, head.seq, head.floor), is_new
         elif isinstance(request, FileRecord):
             self._add_file(request, batch)
+        elif isinstance(request, UsageAddition):
+            self._add_usage(request.records)
         elif isinstance(request, AuditAddition):
             self.rows["audit"] += [value for entry in request.entries for value in to_columns(entry)]
             self.changes.max_audit_entries = request.max_entries

@@ -17,6 +17,7 @@ from hub.errors import (
     Busy,
     Draining,
     IdReused,
+    PrincipalQuotaExceeded,
     SessionDeleted,
     StorageUnavailable,
     UnknownAgent,
@@ -116,7 +117,7 @@ ROUTES = (
         headers={"Last-Event-ID": LastEventId},
         raises=(
             *(UnknownAgent, UnknownInterrupt, AgentBroken, AlreadyResolved, IdReused),
-            *(SessionDeleted, Busy, Draining, StorageUnavailable),
+            *(SessionDeleted, Busy, PrincipalQuotaExceeded, Draining, StorageUnavailable),
         ),
     ),
 )

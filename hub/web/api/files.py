@@ -21,6 +21,7 @@ from hub.errors import (
     Draining,
     EmptyFile,
     FileTooLarge,
+    PrincipalQuotaExceeded,
     QuotaExceeded,
     SessionDeleted,
     StorageUnavailable,
@@ -186,7 +187,7 @@ ROUTES = (
         body=BYTES_CONTENT,
         query=UploadQuery,
         raises=(
-            *(BadType, EmptyFile, FileTooLarge, QuotaExceeded, UploadTooSlow),
+            *(BadType, EmptyFile, FileTooLarge, QuotaExceeded, PrincipalQuotaExceeded, UploadTooSlow),
             *(UnknownSession, SessionDeleted, Draining, StorageUnavailable),
         ),
     ),

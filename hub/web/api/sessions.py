@@ -15,6 +15,7 @@ from hub.errors import (
     Draining,
     IdReused,
     NotRunning,
+    PrincipalQuotaExceeded,
     SessionDeleted,
     StorageUnavailable,
     UnknownAgent,
@@ -195,7 +196,16 @@ async def post_resume(request: web.Request) -> web.Response:
 
 
 READ_RAISES = (BadId, UnknownSession, StorageUnavailable)
-CHAT_RAISES = (UnknownAgent, AgentBroken, IdReused, SessionDeleted, Busy, Draining, StorageUnavailable)
+CHAT_RAISES = (
+    UnknownAgent,
+    AgentBroken,
+    IdReused,
+    SessionDeleted,
+    Busy,
+    PrincipalQuotaExceeded,
+    Draining,
+    StorageUnavailable,
+)
 SESSIONS_TAG = "Sessions"
 ROUTES = (
     Route(

@@ -1,0 +1,15 @@
+"""UTC days: usage is counted by day, and the quotas of a day renew at its end. Times are in ms since 1970."""
+
+from datetime import UTC, datetime
+
+DAY_MS = 24 * 3600 * 1000
+
+
+def to_day(time: int) -> str:
+    """Return the UTC day of a time, as in 2026-11-30."""
+    return datetime.fromtimestamp(time / 1000, UTC).date().isoformat()
+
+
+def next_midnight(time: int) -> int:
+    """Return the end of the UTC day of a time."""
+    return (time // DAY_MS + 1) * DAY_MS
