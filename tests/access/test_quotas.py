@@ -69,22 +69,24 @@ async def test_each_way_to_start_an_answer_is_refused(hub: Hub) -> None:
     message_id = (await people.send_chat(ann, "plain", "hello", "s1"))["messageId"]
     await ann.until_done()
     await limit(people, "ann", messages=1)
-    for fields in (
+    commands_of_client: list[dict[str, Any]] = [
         {"type": "regenerate", "sessionId": "s1", "messageId": message_id},
         {"type": "edit", "sessionId": "s1", "messageId": message_id, "message": "new"},
         {"type": "chat", "agentId": "plain", "sessionId": "s1", "message": "x", "ifBusy": "rollback"},
-    ):
-        await ann.send(ref=fields["type"], **fields)
-        assert (await ann.until(lambda frame, ref=fields["type"]: frame.get("ref") == ref))["code"] == "quota_exceeded"
+    ]
+    for number, fields in enumerate(commands_of_client):
+        await ann.send(ref=number, **fields)
+        assert (await ann.until_type("error"))["code"] == "quota_exceeded"
     body: dict[str, Any] = {"model": "plain", "messages": [{"role": "user", "content": "hello"}]}
-    for extra in ({}, {"sessionId": "s1"}, {"stream": True}, {"sessionId": "s1", "stream": True}):
+    extras: list[dict[str, Any]] = [{}, {"sessionId": "s1"}, {"stream": True}, {"sessionId": "s1", "stream": True}]
+    for extra in extras:
         status, answer = await people.request("ann", "POST", "/chat/completions", json=body | extra)
         assert (status, answer["error"]["code"], answer["error"]["type"]) == (
             429,
             "quota_exceeded",
             "insufficient_quota",
         )
-    run = {"threadId": "s1", "runId": "r", "messages": [{"id": "m", "role": "user", "content": "x"}]}
+    run: dict[str, Any] = {"threadId": "s1", "runId": "r", "messages": [{"id": "m", "role": "user", "content": "x"}]}
     run |= {"tools": [], "context": [], "state": {}, "forwardedProps": {}}
     status, answer = await people.request("ann", "POST", "/agents/plain/agui", json=run)
     assert (status, answer["code"]) == (429, "quota_exceeded")
