@@ -26,7 +26,9 @@ async def find_space_shares(hub: Hub, principal: Principal, key: Key) -> list[Sp
             shares.append(SpaceShare(name, quota.stored_bytes, keys.__contains__))
     quota = (await hub.quotas.load(tenant, tenant)).quota
     if quota.stored_bytes is not None:
-        shares.append(SpaceShare(f"tenant {tenant}", quota.stored_bytes, lambda one: tenant_of(one) == tenant))
+        shares.append(
+            SpaceShare(f"tenant {tenant}", quota.stored_bytes, lambda stored_key: tenant_of(stored_key) == tenant)
+        )
     return shares
 
 
