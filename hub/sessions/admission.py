@@ -44,8 +44,8 @@ class Admission:
         *on_accept* is called with the result once the log holds both, and before the agent is called. For a duplicate,
         the agent may have been called long before.
 
-        Raises IdReused, StorageUnavailable and the errors of reserve_place() and put(): then the chat is not logged, but a
-        rollback may have ended the active runs. Raises the errors of *on_accept*, too: then the chat is logged.
+        Raises IdReused, StorageUnavailable and the errors of reserve_place() and put(): then the chat is not logged,
+        but a rollback may have ended the active runs. Raises the errors of *on_accept*, too: then the chat is logged.
         """
         digest = chats.make_digest(chat, agent.id)
         admit = partial(self._admit, chat, author, agent, digest, on_accept)
