@@ -18,6 +18,7 @@ from hub.access.records import TenantRole
 from hub.access.secrets import parse_token
 from hub.cli.failures import load_settings_or_exit
 from hub.cli.text import to_printable
+from hub.ids import describe_bad_id, is_id
 from hub.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,6 +52,9 @@ def _split_ids(context: click.Context, parameter: click.Parameter, value: str | 
     ids = [text.strip() for text in (value or "").split(",") if text.strip()]
     if value is not None and not ids:
         raise click.BadParameter("name one agent or several, as main,echo")
+    for agent_id in ids:
+        if not is_id(agent_id):
+            raise click.BadParameter(describe_bad_id("the agent", agent_id))
     return ids or None
 
 

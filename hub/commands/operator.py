@@ -45,7 +45,7 @@ class _OptionalName(_Arguments):
 
 class _OptionalTenant(_Arguments):
     example: ClassVar[str] = '{"tenant":"default"}'
-    tenant: Id | None = None
+    tenant: str | None = None
 
 
 class _CredentialId(_Arguments):
@@ -57,7 +57,7 @@ class _NewPerson(_Arguments):
     example: ClassVar[str] = '{"name":"ann","role":"member"}'
     name: Name
     role: TenantRole | None = None
-    tenant: Id = DEFAULT_TENANT
+    tenant: str = DEFAULT_TENANT
 
 
 class _KeyFields(_NewPerson):
