@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from support.documents import DOCS, PAGES, README, ROOT, Block, blocks, of_kind, pairs, rows
 from support.hub import Client, Hub
 from support.packages import add_package
-from support.process import needs_curl
+from support.process import HubProcess, make_environment, needs_curl
 from support.waiting import PATIENCE
 
 from hub.cli.main import cli
@@ -61,6 +61,7 @@ BLOCK_KINDS = {
     ("python", "file="),  # run by test_project.py, as are the next two
     ("text", "file="),
     ("sh", "project"),
+    ("sh", "operator"),
     ("python", "first-client"),  # run by test_first_clients.py, as is the next
     ("js", "first-client"),
     ("js", "client"),  # run by test_js_client.py
@@ -425,7 +426,10 @@ async def test_a_program_of_the_python_clients_page_runs(hub: Hub, block: Block)
 # --- settings and commands --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", of_kind(DOCS["start"], "toml", "settings"), ids=str)
+SETTINGS = [block for page in PAGES for block in of_kind(page, "toml", "settings")]
+
+
+@pytest.mark.parametrize("block", SETTINGS, ids=str)
 def test_the_settings_on_the_page_are_accepted(block: Block, tmp_path: Path) -> None:
     """They are read, and change something."""
     (tmp_path / "hubbub.toml").write_text(block.text)
@@ -450,6 +454,28 @@ def test_a_shell_command_on_the_page_exists(block: Block, line: str) -> None:
         assert words[0] == ".venv/bin/hubbub", f"{block}: who runs {line!r}?"
         result = CliRunner().invoke(cli, [*words[1:], *([] if words[1].startswith("--") else ["--help"])])
         assert result.exit_code == 0, result.output
+
+
+@needs_curl
+async def test_the_operators_commands_of_the_page_work(tmp_path: Path) -> None:
+    """In the order of the page, on a running hub. The id of the key on the page stands for that of a new key."""
+    lines = [line for block in of_kind(DOCS["operations"], "sh", "operator") for line in block.lines]
+    process = HubProcess(tmp_path)
+    key_ids: list[str] = []
+    try:
+        await process.start(sign_in=True)
+        for line in lines:
+            command = line.replace(".venv/bin/hubbub", f"{sys.executable} -m hub")
+            command = command.replace("0123456789abcdef", key_ids[-1] if key_ids else "")
+            shell = await asyncio.create_subprocess_shell(
+                command, cwd=tmp_path, env=make_environment(), stdout=asyncio.subprocess.PIPE
+            )
+            async with asyncio.timeout(2 * PATIENCE):
+                output = (await shell.communicate())[0].decode()
+            assert shell.returncode == 0 and output and '"error"' not in output, f"{line}: {output}"
+            key_ids += re.findall(r"hk_([0-9a-f]{16})_", output)
+    finally:
+        await process.kill()
 
 
 def test_the_query_on_the_page_reads_the_log(tmp_path: Path) -> None:
