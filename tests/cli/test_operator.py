@@ -204,12 +204,14 @@ async def test_the_socket_is_private_and_goes_with_the_hub(process: HubProcess, 
 
 
 async def test_the_socket_of_a_killed_hub_is_in_nobodys_way(process: HubProcess, tmp_path: Path) -> None:
-    """A command sees that no hub listens, and the next hub replaces the socket."""
+    """A command sees that no hub listens. The next hub replaces the socket, and still closes the folder to others."""
     await process.start()
     await process.kill()
     assert (tmp_path / "data" / "control.sock").exists()
     await succeed(tmp_path, "key", "create", "ci")
+    (tmp_path / "data").chmod(0o755)
     await process.start()
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
     assert read_cells(await succeed(tmp_path, "principal", "list"), "ci")[2] == "program"
 
 
