@@ -114,7 +114,7 @@ const conversation = makeConversation(hub, ui, change, {
   },
   onRole(role) {
     if (role) showNotice(t(`now_${role}`))
-    else change({ dialog: undefined, editing: undefined, notice: { text: t('lockedRemoved') } })
+    else change({ dialog: undefined, editing: undefined, notice: { text: t('now_removed') } })
     list.refreshSoon()
     account.load() // the role of the person may have changed, and with it the role in each session
   },

@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 from support.browser import ARGUMENTS, CHROMIUM, Tab, needs_browser, start_hub
 from support.hub import Hub
+from support.proxy import Proxy
 
 from hub.access.principal import OPERATOR
 from hub.commands import table as commands
@@ -242,8 +243,9 @@ async def test_a_removed_guest_keeps_what_the_page_shows(signed: Hub, browser: B
         await pair.ann.say(str(tmp_path / "gate"))
         await expect(pair.bob.answers.last).to_have_text("one")
         await pair.set_role(None)
-        await expect(pair.bob.page.get_by_role("alert")).to_contain_text("You are no longer a member of this session")
+        await expect(pair.bob.page.get_by_role("alert")).to_contain_text("You were removed from this session")
         await expect(pair.bob.field).to_be_disabled()
+        await expect(pair.bob.page.locator(".composer")).to_contain_text("You are no longer a member of this session")
         await expect(pair.bob.page.get_by_role("article", name="gated")).to_contain_text("Cut off")
         (tmp_path / "gate").touch()
         await expect(pair.ann.answers.last).to_have_text("one two")
@@ -345,6 +347,27 @@ async def test_a_revoked_credential_leaves_the_console(signed: Hub, browser: Bro
         ]
         await commands.revoke_credential(signed.door, OPERATOR, credential.id)
         await expect_sign_in_page(ann.page)
+
+
+async def test_a_credential_that_was_revoked_without_a_network_leaves_the_console(
+    signed: Hub, browser: Browser
+) -> None:
+    """The page learns it when the hub can be reached again."""
+    is_down = False
+    proxy = await Proxy(lambda: ("127.0.0.1", 1 if is_down else signed.port)).start()
+    signed.door.base_url = f"http://127.0.0.1:{proxy.port}"
+    async with open_tab(browser, await invite(signed)) as tab:
+        await tab.page.get_by_role("button", name="Sign in").click()
+        await connected(tab)
+        is_down = True
+        for link in list(proxy.links):
+            link.reset()
+        await expect(tab.page.get_by_role("status")).to_contain_text("cannot be reached")
+        await commands.remove_principal(signed.door, OPERATOR, "Ann")
+        is_down = False
+        await expect_sign_in_page(tab.page)
+        tab.errors.clear()  # the network was lost
+    await proxy.stop()
 
 
 async def expect_sign_in_page(page: Page) -> None:

@@ -4,7 +4,7 @@ import { isLocal } from '../ids.js'
 import { changeMember, createInvite, loadSharing, revokeInvite } from '../members.js'
 import { hasNames, mayManage } from '../rights.js'
 import { formatDay, t } from '../words.js'
-import { Icon, IconButton } from './icons.js'
+import { Icon } from './icons.js'
 import { personName } from './status.js'
 
 /** Return the text about the people who can join by an address with this host, while sign-in is off. */
@@ -110,7 +110,7 @@ function Members({ ui, members, isOwner, change }) {
         <span class="name">${personName({ name })}${id === ui.me.id && html` <small>${t('itsYou')}</small>`}
           ${hereIds.has(id) && html`<span class="dot" role="img" aria-label=${t('sharedHere')} title=${t('sharedHere')}></span>`}</span>
         ${isOwner ? roleField(id, name, role, change) : html`<span class="tag">${t(role)}</span>`}
-        ${isOwner && html`<${IconButton} icon="close" label=${t('removeMember', { name: personName({ name }) })} onClick=${() => change(id, null)} />`}
+        ${isOwner && html`<button type="button" class="quiet" aria-label=${t('removeMember', { name: personName({ name }) })} onClick=${() => change(id, null)}>${t('removeOne')}</button>`}
       </li>`,
     )}</ul>`
 }

@@ -33,7 +33,7 @@ function Sessions({ ui, act }) {
     <input type="search" class="find" aria-label=${t('find')} placeholder=${t('find')} value=${ui.find}
       onInput=${(event) => act.find(event.target.value)} />
     ${failed && html`<p class="hint">${t('listFailed')} <button type="button" class="quiet" onClick=${act.reloadSessions}>${t('tryAgain')}</button></p>`}
-    ${!failed && loaded && !matches.length && html`<p class="hint">${t(!query ? 'noSessions' : more ? 'noMatchYet' : 'noMatch', { n: sessions.length })}</p>`}
+    ${!failed && loaded && !matches.length && html`<p class="hint">${t(!query ? (mayCreate(ui) ? 'noSessions' : 'noInvites') : more ? 'noMatchYet' : 'noMatch', { n: sessions.length })}</p>`}
     <ul>${matches.map((session) => html`<${Row} key=${session.sessionId} session=${session} ui=${ui} act=${act} />`)}</ul>
     ${more && html`<button type="button" class="quiet" onClick=${act.moreSessions}>${t('showMore')}</button>`}
   </nav>`

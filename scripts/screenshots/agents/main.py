@@ -41,10 +41,18 @@ async def lines(reader):
 2. 一行可能很长,请给读取器设置 `limit`。
 3. 字符可能在中间被截断,解码会失败。
 """
+# Short answers, by a word in the message.
+SHORT = {
+    "night train": "Take the train at **21:27**. It arrives at 08:24.\n\n- a bed for four: 69 €\n- a bed for two: 99 €",
+    "quiet": "Yes. In coach 263 there are two beds far from the doors: compartment 4. Shall I hold them until tonight?",
+    "夜车": "坐 **21:27** 的那一班，08:24 到威尼斯。\n\n- 四人间：每床 69 欧元\n- 两人间：每床 99 欧元",
+    "安静": "有。263 号车厢 4 号包间还有两个床位，离车门很远。要我保留到今晚吗？",
+}
 
 
 async def main(message: str) -> AsyncIterator[str]:
-    text = ENGLISH if message.isascii() else CHINESE
+    long_text = ENGLISH if message.isascii() else CHINESE
+    text = next((answer for word, answer in SHORT.items() if word in message), long_text)
     for at in range(0, len(text), 4):
         if "slowly" in message and at > 380:
             await asyncio.sleep(3600)  # the picture is of an answer that still grows
