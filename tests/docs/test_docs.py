@@ -62,6 +62,8 @@ BLOCK_KINDS = {
     ("text", "file="),
     ("sh", "project"),
     ("sh", "operator"),
+    ("text", "banner"),  # run by test_operations.py, as is the next
+    ("text", "nginx"),
     ("python", "first-client"),  # run by test_first_clients.py, as is the next
     ("js", "first-client"),
     ("js", "client"),  # run by test_js_client.py

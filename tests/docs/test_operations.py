@@ -1,0 +1,65 @@
+"""The chapter Operations: its first link, its proxy and its roles are those of the hub."""
+
+import re
+import tomllib
+from typing import Any, get_args
+
+import aiohttp
+from support.documents import DOCS, Block, of_kind
+from support.hub import Hub
+
+from hub.access.doors import make_base_url
+from hub.access.records import SessionRole, TenantRole
+from hub.web.banner import announce_hub
+
+PAGE = DOCS["operations"]
+# The values of nginx's variables for a request of ann.
+NGINX_VARIABLES = {
+    "$http_host": "hub.example.com",
+    "$remote_addr": "203.0.113.7",
+    "$remote_user": "ann",
+    "$scheme": "https",
+    "$http_upgrade": "",
+}
+
+
+def read_options(block: Block) -> dict[str, Any]:
+    """Return the settings of a block."""
+    values = tomllib.loads(block.text)["hubbub"]
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+async def test_the_first_start_prints_the_link_of_the_page(hub: Hub) -> None:
+    """Only the token differs."""
+    hub.options = {"sign_in": True, "public_url": "https://hub.example.com"}
+    await hub.start()
+    hub.door.base_url = make_base_url(hub.door.settings)
+    (block,) = of_kind(PAGE, "text", "banner")
+    printed_lines: list[str] = []
+    await announce_hub(hub.door, hub.port, printed_lines.append)
+    text = re.sub(r"hi_\w+", "hi_TOKEN", "\n".join(printed_lines))
+    assert re.sub(r"hi_\w+", "hi_TOKEN", block.text) in text
+
+
+async def test_nginx_names_the_user_with_the_lines_of_the_page(hub: Hub) -> None:
+    """Each header that the lines do not name could come from the client, so they name all that the hub believes."""
+    (settings,) = of_kind(PAGE, "toml", "settings", "proxy")
+    (lines,) = of_kind(PAGE, "text", "nginx")
+    hub.options = read_options(settings)
+    await hub.start()
+    set_headers = dict(re.findall(r'proxy_set_header (\S+) "?([^";]*)"?;', lines.text))
+    believed = {hub.options["user_header"], "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"}
+    assert believed <= set_headers.keys()
+    headers = {name: NGINX_VARIABLES.get(value, value) for name, value in set_headers.items()}
+    headers = {name: value for name, value in headers.items() if value and name != "Connection"}
+    async with aiohttp.ClientSession(headers=headers) as http, http.get(f"{hub.url}/api/v1/me") as response:
+        body = await response.json()
+    assert (response.status, body["name"], body["role"]) == (200, "ann", "member")
+
+
+def test_the_page_names_every_role() -> None:
+    """Those of the hub and those of a session."""
+    text = PAGE.read_text(encoding="utf-8")
+    section = text[text.index("### Who may do what") : text.index("### Share sessions")]
+    for role in (*get_args(TenantRole), *get_args(SessionRole)):
+        assert f"| `{role}` |" in section
