@@ -104,13 +104,14 @@ class Limits:
     agent_threads: Count = 128  # of all agents, for asyncio.to_thread() and run_in_executor()
     call_depth: CountOrZero = 8  # nested calls of agents by agents
 
-    # --- histories, lists and presence ---
+    # --- histories, lists, presence and audit ---
     history_messages: CountOrZero = 100  # in the history that an agent or a client gets
     history_bytes: Count = 1 * MiB  # of text and parts in a history; older messages are left out
     list_size: Count = 100  # sessions or messages on one page of a list
     title_length: Count = 200  # characters of a session's title
     presence_members: CountOrZero = 50  # in one `presence` notice
     presence_seconds: Seconds = 1.0  # between two `presence` notices of a session
+    audit_entries: Count = 100_000  # kept in the log; the oldest are deleted
 
 
 def format_size(size: int) -> str:

@@ -14,7 +14,8 @@ class Principal:
     """The person or program behind a command, as its credential describes it.
 
     *role* is the role in the tenant, or `operator` (may do everything), or `nobody` (has not signed in). If *agents* is
-    not None, the principal may use only these agents. *expires* (ms) is the end of the credential, or 0.
+    not None, the principal may use only these agents. *expires* (ms) is the end of the credential, or 0. *address* is
+    the IP address from which the principal asks, for the audit.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Principal:
     agents: tuple[str, ...] | None = None
     credential_id: str = ""
     expires: int = 0
+    address: str = attrs.field(default="", eq=False)
 
     @tenant.validator
     def _check_tenant(self, attribute: object, tenant: str) -> None:
@@ -52,7 +54,7 @@ class Principal:
 # While sign-in is off, this principal stands for all clients.
 LOCAL = Principal(id="local", name="local", role="operator")
 # The principal of the command line and of control.sock: it has access to the data folder.
-OPERATOR = Principal(id="operator", name="operator", kind="program", role="operator")
+OPERATOR = Principal(id="operator", name="operator", kind="program", role="operator", address="control")
 # The principal of a request without a valid credential, while sign-in is on.
 NOBODY = Principal(id="nobody", name="nobody", role="nobody")
 

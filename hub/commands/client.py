@@ -60,6 +60,7 @@ class ClientHandle:
 
     def sign_in(self, principal: Principal) -> None:
         """Act for *principal* from now on."""
+        principal = attrs.evolve(principal, address=self.principal.address)
         self.hub.clients.remove(self)
         self.principal, self.connection.principal = principal, principal.author
         self.hub.clients.add(self)

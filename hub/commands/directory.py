@@ -85,7 +85,8 @@ class Directory:
         owner = await self.find_owner(principal.credential_id)
         if owner is None or owner[0].revoked:
             return None
-        return attrs.evolve(make_principal(owner[1], owner[0]), expires=principal.expires)
+        current = make_principal(owner[1], owner[0])
+        return attrs.evolve(current, expires=principal.expires, address=principal.address)
 
     async def find_owner(self, credential_id: str) -> CredentialOwner | None:
         """Return a credential, also an expired or revoked one, with its principal. Raises StorageUnavailable."""

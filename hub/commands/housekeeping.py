@@ -1,4 +1,4 @@
-"""The periodic tasks of sign-in: end expired sign-ins, forget tickets, save the times of uses."""
+"""The periodic tasks of sign-in: end expired sign-ins, forget tickets, save the audit and the times of uses."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ import attrs
 import structlog
 
 from hub.access.tickets import Tickets
+from hub.commands.audit import Audit
 from hub.commands.directory import Directory
 from hub.commands.open_clients import OpenClients
 from hub.errors import CredentialExpired, StorageUnavailable
@@ -23,6 +24,7 @@ class Housekeeping:
     directory: Directory
     tickets: Tickets
     clients: OpenClients
+    audit: Audit
     _task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -42,6 +44,7 @@ class Housekeeping:
             sweeps += 1
             self._end_expired_clients()
             self.tickets.sweep()
+            await self.audit.save()
             if sweeps % SAVE_INTERVAL == 0:
                 await self._save()
 

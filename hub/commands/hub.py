@@ -9,6 +9,7 @@ import attrs
 from hub.access.permissions import find_session_role, may
 from hub.access.principal import Principal
 from hub.access.tickets import Tickets
+from hub.commands.audit import Audit
 from hub.commands.directory import Directory
 from hub.commands.housekeeping import Housekeeping
 from hub.commands.open_clients import OpenClients
@@ -45,6 +46,7 @@ class Hub:
     tickets: Tickets
     clients: OpenClients
     quotas: Quotas
+    audit: Audit
     housekeeping: Housekeeping
     close_socket: "Callable[[ClientHandle, HubError], bool]" = lambda client, error: False
     base_url: str = ""
@@ -112,6 +114,7 @@ class Hub:
         await self.upkeep.stop()
         await self.quotas.wait_for_saves()
         await self.housekeeping.stop()
+        await self.audit.save()
         await self.node.close()
 
     async def check_ready(self) -> None:
@@ -163,6 +166,7 @@ def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:
     node = Node(settings=settings, seams=seams)
     directory = Directory(store=node.log.access, seams=seams, new_user_role=settings.new_user_role)
     tickets, clients = Tickets(now=seams.now, new_secret=seams.new_secret), OpenClients()
+    audit = Audit(store=node.log.access, seams=seams, max_entries=settings.limits.audit_entries)
     hub = Hub(
         settings=settings,
         node=node,
@@ -172,7 +176,8 @@ def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:
         tickets=tickets,
         clients=clients,
         quotas=Quotas(store=node.log.access, seams=seams),
-        housekeeping=Housekeeping(directory=directory, tickets=tickets, clients=clients),
+        audit=audit,
+        housekeeping=Housekeeping(directory=directory, tickets=tickets, clients=clients, audit=audit),
     )
     if settings.is_sign_in_on:
         node.registry.can_hear = hub.can_hear

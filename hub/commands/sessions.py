@@ -75,7 +75,12 @@ async def clear_sessions(
     else:
         keys = [hub.make_key(principal, session_id) for session_id in dict.fromkeys(session_ids)]
     keys = [key for key in keys if await _may_delete(hub, principal, key)]
-    count = await deleting.delete_all(hub.node, keys, before)
+
+    def note_deletion(key: Key) -> None:
+        if hub.is_sign_in_on:
+            hub.audit.note(principal, "clear_sessions", key)
+
+    count = await deleting.delete_all(hub.node, keys, before, note_deletion)
     await deleting.purge(hub.node)
     return DeletionCount(count)
 

@@ -3,7 +3,7 @@
 `web` and `cli` call the rows of this table, and no function behind them.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import attrs
@@ -25,6 +25,7 @@ from hub.commands import rewrite as _rewrite
 from hub.commands import sessions as _sessions
 from hub.commands import sign_in as _sign_in
 from hub.commands import usage as _usage
+from hub.commands.auditing import AuditedCall, AuditRule, get_rule
 from hub.commands.client import ClientHandle
 from hub.commands.guard import check_action, check_target
 from hub.commands.hub import Hub
@@ -41,6 +42,7 @@ from hub.commands.scopes import (
     session_scope,
     subscribe_scope,
 )
+from hub.errors import HubError
 from hub.messages import (
     Auth,
     Cancel,
@@ -70,19 +72,48 @@ class UseCase(Generic[P, R]):
     """One row. *action* is the permission that the caller needs, for each session that *scope* names.
 
     Without a target in the scope, the permission depends on the principal alone. *while_draining* allows calls while
-    the hub goes down.
+    the hub goes down. *audit* replaces the rule of the action for the audit.
     """
 
     function: Callable[Concatenate[Hub, Principal, P], Awaitable[R]]
     action: Action
     scope: Callable[..., Scope] = no_scope
     while_draining: bool = False
+    audit: AuditRule | None = None
 
     async def __call__(self, hub: Hub, principal: Principal, *args: P.args, **kwargs: P.kwargs) -> R:
         """Check the permission and call the function.
 
-        Raises Unauthenticated, Denied, UnknownSession, Draining, and the function's errors.
+        While sign-in is on, add entries to the audit. Raises Unauthenticated, Denied, UnknownSession, Draining, and the
+        function's errors.
         """
+        if not hub.is_sign_in_on:
+            return await self._call(hub, principal, *args, **kwargs)
+        call, result = self._make_call(hub, principal, args, kwargs), None
+        try:
+            result = await self._call(hub, principal, *args, **kwargs)
+        except HubError as error:
+            call.add_refusal(error)
+            raise
+        except BaseException:  # such as the end of the caller's connection
+            await call.add_success(None)
+            raise
+        await call.add_success(result)
+        return result
+
+    def _make_call(self, hub: Hub, principal: Principal, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AuditedCall:
+        return AuditedCall(
+            hub=hub,
+            principal=principal,
+            name=self.function.__name__,
+            rule=self.audit or get_rule(self.action),
+            arguments=args,
+            options=kwargs,
+            scope=self.scope(*args, **kwargs),
+            start=hub.node.seams.now(),
+        )
+
+    async def _call(self, hub: Hub, principal: Principal, *args: P.args, **kwargs: P.kwargs) -> R:
         if not principal.is_operator:
             await self._check(hub, principal, *args, **kwargs)
         if not self.while_draining:
@@ -105,9 +136,9 @@ fork = UseCase(_rewrite.fork, "write", fork_scope)
 cancel = UseCase(_control.cancel, "write", command_scope, while_draining=True)
 resume = UseCase(_control.resume, "write", command_scope, while_draining=True)
 answer_questions = UseCase(_control.answer_questions, "write", session_scope)
-typing = UseCase(_listen.typing, "write", command_scope, while_draining=True)
+typing = UseCase(_listen.typing, "write", command_scope, while_draining=True, audit="refusals")
 upload = UseCase(_files.upload, "write", new_session_scope)
-create_session = UseCase(_sessions.create_session, "read", new_session_scope)
+create_session = UseCase(_sessions.create_session, "read", new_session_scope, audit="all")
 relabel = UseCase(_sessions.relabel, "write", new_session_scope, while_draining=True)
 
 welcome = UseCase(_listen.welcome, "enter", while_draining=True)
@@ -127,11 +158,11 @@ get_working_agent = UseCase(_agents.get_working_agent, "join", agent_scope, whil
 
 authenticate = UseCase(_sign_in.authenticate, "enter", while_draining=True)
 find_foreign_user = UseCase(_sign_in.find_foreign_user, "enter", while_draining=True)
-auth = UseCase(_sign_in.auth, "enter", while_draining=True)
-use_link = UseCase(_sign_in.use_link, "enter")
+auth = UseCase(_sign_in.auth, "enter", while_draining=True, audit="all")
+use_link = UseCase(_sign_in.use_link, "enter", audit="all")
 redeem_ticket = UseCase(_sign_in.redeem_ticket, "enter", while_draining=True)
 get_me = UseCase(_sign_in.get_me, "join", while_draining=True)
-sign_out = UseCase(_sign_in.sign_out, "join", while_draining=True)
+sign_out = UseCase(_sign_in.sign_out, "join", while_draining=True, audit="all")
 make_ticket = UseCase(_sign_in.make_ticket, "join", while_draining=True)
 
 list_members = UseCase(_members.list_members, "read", session_scope, while_draining=True)
@@ -146,7 +177,7 @@ clear_sessions = UseCase(_sessions.clear_sessions, "join")
 reload_agent = UseCase(_agents.reload_agent, "administer", agent_scope)
 broadcast = UseCase(_agents.broadcast, "administer", agent_scope)
 inspect_agents = UseCase(_agents.inspect_agents, "operate", while_draining=True)
-read_metrics = UseCase(_metrics.read_metrics, "operate", while_draining=True)
+read_metrics = UseCase(_metrics.read_metrics, "operate", while_draining=True, audit="refusals")
 check_data = UseCase(_checking.check_data, "operate", while_draining=True)
 
 create_key = UseCase(_principals.create_key, "operate", while_draining=True)
@@ -160,6 +191,7 @@ adopt_sessions = UseCase(_principals.adopt_sessions, "operate", while_draining=T
 
 read_usage = UseCase(_usage.read_usage, "join", while_draining=True)
 read_quota = UseCase(_usage.read_quota, "administer", while_draining=True)
+read_audit = UseCase(_usage.read_audit, "administer", while_draining=True)
 set_quota = UseCase(_usage.set_quota, "administer", while_draining=True)
 
 # All rows above, by name.

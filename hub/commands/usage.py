@@ -1,4 +1,4 @@
-"""Use cases: read the usage of principals, and read and set quotas."""
+"""Use cases: read the usage of principals and the audit; read and set quotas."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,13 +8,13 @@ import attrs
 from hub.access.permissions import describe_refusal
 from hub.access.principal import Principal
 from hub.access.quotas import Spending
-from hub.access.records import Quota, UsageRecord
+from hub.access.records import AuditEntry, Quota, UsageRecord
 from hub.commands.hub import Hub
 from hub.commands.principals import find_principal
 from hub.commands.space import list_owned_keys
 from hub.days import DAY_MS, to_day
 from hub.errors import Denied, UnknownPrincipal
-from hub.ids import DEFAULT_TENANT, tenant_of
+from hub.ids import DEFAULT_TENANT, is_id, tenant_of
 
 USAGE_DAYS = 30  # the days that read_usage() returns by default
 
@@ -69,6 +69,23 @@ async def set_quota(hub: Hub, principal: Principal, subject: str, changes: Mappi
     await hub.node.log.access.save(quota)
     hub.quotas.set_quota(quota)
     return await _read_state(hub, subject_id, tenant)
+
+
+async def read_audit(
+    hub: Hub, principal: Principal, limit: int = 100, subject_id: str | None = None, target: str | None = None
+) -> Sequence[AuditEntry]:
+    """Return the newest *limit* entries of the audit, oldest first; for an admin, those of its tenant.
+
+    With *subject_id*, return only the entries of that principal; with *target*, only those about that session or other
+    id. Raises StorageUnavailable.
+    """
+    await hub.audit.save()
+    tenant = None if principal.is_operator else principal.tenant
+    if target is not None and is_id(target):
+        entries = await hub.node.log.access.list_audit(tenant, limit, subject_id, hub.make_key(principal, target))
+        if entries:
+            return entries
+    return await hub.node.log.access.list_audit(tenant, limit, subject_id, target)
 
 
 async def _read_state(hub: Hub, subject: str, tenant: str) -> QuotaState:

@@ -5,7 +5,7 @@ the same id.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from sys import maxsize
 
@@ -42,15 +42,21 @@ async def delete(node: Node, key: Key, before: int | None = None) -> bool:
     return is_deleted
 
 
-async def delete_all(node: Node, keys: Sequence[Key], before: int | None = None) -> int:
+async def delete_all(
+    node: Node, keys: Sequence[Key], before: int | None = None, on_delete: Callable[[Key], None] = lambda key: None
+) -> int:
     """Delete sessions as delete() does, several at a time. Return the number of deleted sessions.
 
-    If deletions fail, finish their batch of PARALLEL_DELETIONS, then raise the first error.
+    *on_delete* is called for each of them. If deletions fail, finish their batch of PARALLEL_DELETIONS, then raise the
+    first error.
     """
     count = 0
     for start in range(0, len(keys), PARALLEL_DELETIONS):
         batch = keys[start : start + PARALLEL_DELETIONS]
         results = await asyncio.gather(*(delete(node, key, before) for key in batch), return_exceptions=True)
+        for key, result in zip(batch, results, strict=True):
+            if result is True:
+                on_delete(key)
         for result in results:
             if isinstance(result, BaseException):
                 raise result

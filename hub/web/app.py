@@ -21,7 +21,7 @@ from hub.errors import (
 )
 from hub.protocols import protocol_names
 from hub.text import cut
-from hub.web.api import agents, agui, documents, files, members, openai, sessions, sign_in, usage
+from hub.web.api import agents, agui, audit, documents, files, members, openai, sessions, sign_in, usage
 from hub.web.api.metrics import get_metrics
 from hub.web.doorkeeper import make_doorkeeper
 from hub.web.jwt_sign_in import JwtVerifier, make_jwt_verifier
@@ -99,6 +99,7 @@ ROUTES = (
     *members.ROUTES,
     *sign_in.ROUTES,
     *usage.ROUTES,
+    *audit.ROUTES,
     *files.ROUTES,
     *agui.ROUTES,
     *openai.ROUTES,

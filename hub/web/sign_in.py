@@ -1,5 +1,6 @@
 """Finds the principal of a request: by its Authorization header, its ticket, its trusted proxy or its cookie."""
 
+import attrs
 from aiohttp import web
 
 from hub.access.doors import is_loopback, is_own_origin
@@ -10,7 +11,7 @@ from hub.commands import table as commands
 from hub.commands.directory import ForeignUser
 from hub.errors import Refused, Unauthenticated
 from hub.settings import Settings
-from hub.web.arrival import CLIENT_HOST_KEY, CLIENT_SCHEME_KEY
+from hub.web.arrival import CLIENT_ADDRESS_KEY, CLIENT_HOST_KEY, CLIENT_SCHEME_KEY
 from hub.web.routes import API_PREFIX, HUB_KEY
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -29,25 +30,26 @@ async def identify(request: web.Request) -> Principal:
     The first of these that the request has decides, also if it is not valid: the Authorization header, a ticket, the
     user of a trusted proxy, the cookie.
     """
+    visitor = attrs.evolve(NOBODY, address=request[CLIENT_ADDRESS_KEY])
     for find in (_find_by_header, _find_by_ticket, _find_by_proxy, _find_by_cookie):
         try:
-            principal = await find(request)
+            principal = await find(request, visitor)
         except Unauthenticated:
             request[BAD_CREDENTIAL_KEY] = find is not _find_by_cookie  # an old cookie must not refuse the `auth` frame
-            return NOBODY
+            return visitor
         if principal is not None:
-            return principal
-    return NOBODY
+            return attrs.evolve(principal, address=visitor.address)
+    return visitor
 
 
-async def _find_by_header(request: web.Request) -> Principal | None:
+async def _find_by_header(request: web.Request, visitor: Principal) -> Principal | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return None
-    return await commands.authenticate(request.app[HUB_KEY], NOBODY, token.strip())
+    return await commands.authenticate(request.app[HUB_KEY], visitor, token.strip())
 
 
-async def _find_by_ticket(request: web.Request) -> Principal | None:
+async def _find_by_ticket(request: web.Request, visitor: Principal) -> Principal | None:
     ticket = request.query.get("ticket")
     if ticket is None:
         return None
@@ -57,10 +59,10 @@ async def _find_by_ticket(request: web.Request) -> Principal | None:
         raise Unauthenticated()
     session_id = request.match_info["id"] if path == EVENTS_PATH else None
     origin = request.headers.get("Origin")
-    return await commands.redeem_ticket(request.app[HUB_KEY], NOBODY, ticket, origin, session_id)
+    return await commands.redeem_ticket(request.app[HUB_KEY], visitor, ticket, origin, session_id)
 
 
-async def _find_by_proxy(request: web.Request) -> Principal | None:
+async def _find_by_proxy(request: web.Request, visitor: Principal) -> Principal | None:
     hub = request.app[HUB_KEY]
     header = hub.settings.user_header
     names = request.headers.getall(header, []) if header is not None else []
@@ -69,14 +71,14 @@ async def _find_by_proxy(request: web.Request) -> Principal | None:
     name, *more_names = names
     if more_names or not is_subject(name):  # of two headers, the proxy may have written only the second one
         raise Unauthenticated()
-    return await commands.find_foreign_user(hub, NOBODY, ForeignUser(kind="proxy", subject=name, name=name))
+    return await commands.find_foreign_user(hub, visitor, ForeignUser(kind="proxy", subject=name, name=name))
 
 
-async def _find_by_cookie(request: web.Request) -> Principal | None:
+async def _find_by_cookie(request: web.Request, visitor: Principal) -> Principal | None:
     value = request.cookies.get(cookie_name(request))
     if value is None or not _may_use_cookie(request):
         return None
-    return await commands.authenticate(request.app[HUB_KEY], NOBODY, value)
+    return await commands.authenticate(request.app[HUB_KEY], visitor, value)
 
 
 def _may_use_cookie(request: web.Request) -> bool:

@@ -1359,6 +1359,22 @@ async def test_a_principal_has_a_limited_number_of_connections(tmp_path: Path) -
     await hub.stop()
 
 
+@obeys("audit_entries")
+async def test_the_audit_has_a_limit(tmp_path: Path) -> None:
+    """The oldest entries are deleted."""
+    hub = await Hub(tmp_path, options={"sign_in": True}).start(audit_entries=3)
+    for name in "abcde":
+        await hub.key(name)
+    for _ in range(2):
+        await hub.door.audit.save()
+        entries = await hub.node.log.access.list_audit(None, 100)
+        assert [entry.action for entry in entries] == ["create_key"] * 3
+        ids = [record.id for record in await hub.node.log.access.list_principals()]
+        assert [entry.target for entry in entries] == ids[-3:]
+        await hub.key("f")
+    await hub.stop()
+
+
 def test_every_limit_has_a_test() -> None:
     """A new limit needs a test here, and each name in a test is a limit."""
     assert TESTED == {field.name for field in attrs.fields(Limits)}

@@ -111,6 +111,7 @@ ROWS: dict[str, Row] = {
     "change_principal": Row("operate", lambda client, session: ("nobody here",), True),
     "remove_principal": Row("operate", lambda client, session: ("nobody here",), True),
     "read_usage": Row("join", lambda client, session: (), True),
+    "read_audit": Row("administer", lambda client, session: (), True),
     "read_quota": Row("administer", lambda client, session: ("p_1",), True),
     "set_quota": Row("administer", lambda client, session: ("p_1", {"runs": 1}), True),
     "adopt_sessions": Row("operate", lambda client, session: ("nobody here",), True),
