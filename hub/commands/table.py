@@ -78,8 +78,8 @@ class UseCase(Generic[P, R]):
     function: Callable[Concatenate[Hub, Principal, P], Awaitable[R]]
     action: Action
     scope: Callable[..., Scope] = no_scope
-    while_draining: bool = False
-    audit: AuditRule | None = None
+    while_draining: bool = attrs.field(default=False, kw_only=True)
+    audit: AuditRule | None = attrs.field(default=None, kw_only=True)
 
     async def __call__(self, hub: Hub, principal: Principal, *args: P.args, **kwargs: P.kwargs) -> R:
         """Check the permission and call the function.
