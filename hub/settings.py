@@ -162,7 +162,7 @@ MISSING_ISSUER = (
 SETTINGS_FILE = "hubbub.toml"
 ENVIRONMENT_PREFIX = "HUBBUB_"
 LIMIT_ENVIRONMENT_PREFIX = "HUBBUB_LIMITS_"
-CLIENT_VARIABLES = ("HUBBUB_URL",)  # variables of the terminal client, not settings
+URL_VARIABLE, KEY_VARIABLE = "HUBBUB_URL", "HUBBUB_KEY"  # variables of the clients, not settings
 # Without None, which no source can set.
 SETTING_TYPES: dict[str, Any] = {
     field.name: get_args(field.type)[0] if NoneType in get_args(field.type) else field.type
@@ -242,7 +242,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
         if (
             not variable.startswith(ENVIRONMENT_PREFIX)
             or variable.startswith(f"{ENVIRONMENT_PREFIX}TEST_")
-            or variable in CLIENT_VARIABLES
+            or variable in (URL_VARIABLE, KEY_VARIABLE)
         ):
             continue
         location = f"{variable} in the environment or .env"

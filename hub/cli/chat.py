@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import choose_agent, open_client, public_url, report_losses
+from hub.cli.hubs import choose_agent, open_client, report_losses
 from hub.cli.keyboard import hide_keys, make_key_bindings, open_history
 from hub.cli.markdown import draw_markdown
 from hub.cli.questions import parse_answer
@@ -22,6 +22,7 @@ from hub.cli.records import author_name, end_note
 from hub.cli.screen import Screen
 from hub.cli.text import to_printable
 from hub.client import Answer, Client, Closed, Failure, Session
+from hub.client.addresses import public_url
 from hub.ids import quote
 from hub.messages import Event, Interrupt, Reset
 

@@ -1,7 +1,6 @@
 """Connect the commands of the terminal to a hub, read JSON over HTTP, and explain why no hub answers."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,24 +10,10 @@ import aiohttp
 from hub.cli.failures import CommandFailed
 from hub.cli.text import to_printable
 from hub.client import Client, Closed, Unreachable, connect
+from hub.client.addresses import http_url, public_url, websocket_url
 from hub.text import cut, hide_passwords
 
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
-
-
-def http_url(url: str) -> str:
-    """Return the HTTP address of a hub, from its HTTP or WebSocket address. A password in *url* is retained."""
-    address = re.sub("^ws", "http", url if "://" in url else f"http://{url}").partition("?")[0].rstrip("/")
-    return address.removesuffix("/api/v1/ws").removesuffix("/api/v1")
-
-
-def public_url(url: str) -> str:
-    """Return the HTTP address of a hub, without a password, to be shown to people."""
-    return http_url(hide_passwords(url if "://" in url else f"http://{url}"))
-
-
-def websocket_url(url: str) -> str:
-    return re.sub("^http", "ws", http_url(url)) + "/api/v1/ws"
 
 
 @asynccontextmanager

@@ -11,10 +11,11 @@ from urllib.parse import quote
 import attrs
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import choose_agent, get_json, open_client, public_url, report_losses
+from hub.cli.hubs import choose_agent, get_json, open_client, report_losses
 from hub.cli.questions import question_text, reply_text
 from hub.cli.text import to_printable
 from hub.client import Answer, Failure
+from hub.client.addresses import public_url
 from hub.messages import (
     FINISH_REASONS,
     Chunk,

@@ -10,8 +10,7 @@ import click
 
 from hub.access.doors import make_local_url
 from hub.cli.failures import CommandFailed, exit_with, load_settings_or_exit
-
-URL_VARIABLE = "HUBBUB_URL"
+from hub.settings import URL_VARIABLE
 
 
 def _run_and_exit(command: Coroutine[Any, Any, int]) -> None:

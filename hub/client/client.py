@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
@@ -10,38 +11,55 @@ from weakref import WeakSet
 
 import attrs
 
+from hub.client.addresses import DEFAULT_URL, websocket_url
 from hub.client.failures import ConnectionCut, Failure, Refusal, Unreachable, refusal_of
 from hub.client.feed import Feed
-from hub.client.link import DEFAULT_URL, Link, LinkLost, LinkState
+from hub.client.link import Link, LinkLost, LinkState
 from hub.client.pages import PageReader
 from hub.client.reader import GroupReader, Reader
 from hub.client.session import Answer, Session, request_cancel
+from hub.client.tokens import ClientToken, TokenSource, choose_token
+from hub.errors import UnknownSession
 from hub.messages import Accepted, Error, Event, Notice, Reset, Subscribed, Welcome
 from hub.messages.numbers import check_finite
+from hub.settings import URL_VARIABLE
 from hub.text import hide_passwords
 
 ReplyCallback = Callable[[Notice | Failure], None]
 
 
 def connect(
-    url: str = DEFAULT_URL, *, patience: float | None = 10.0, headers: Mapping[str, str] | None = None
+    url: str | None = None,
+    *,
+    token: ClientToken | None = None,
+    patience: float | None = 10.0,
+    headers: Mapping[str, str] | None = None,
 ) -> "Client":
     """Return a client, to use as `async with connect() as hub`.
+
+    Without *url*, it uses the address in HUBBUB_URL, or a hub on this machine. *token* is a key of the hub or a JWT, or
+    a function that returns one, and that the client calls for each connection. The function may be async; a plain one
+    must not block. Without *token*, the client uses the key in HUBBUB_KEY. Raises the errors of choose_token().
 
     Entering the context waits for the first connection. It raises Unreachable after *patience* seconds without a
     connection (None: wait forever; 0: try once), and Closed if the hub refuses the client. After a later loss, the
     client reconnects by itself.
     """
-    return Client(url=url, patience=patience, headers=dict(headers or {}))
+    url, headers = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL, dict(headers or {})
+    tokens = TokenSource(choose_token(url, headers, token))
+    if not url.startswith(("ws://", "wss://")):
+        url = websocket_url(url)
+    return Client(url=url, patience=patience, headers=headers, tokens=tokens)
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Client:
     """A client of one hub, for one event loop. Only the async methods wait."""
 
     url: str
     patience: float | None
     headers: Mapping[str, str]
+    tokens: TokenSource
     link: Link = attrs.field(init=False)
     _pages: PageReader = attrs.field(init=False)
     welcome: Welcome | None = None
@@ -59,6 +77,7 @@ class Client:
         self.link = Link(
             url=self.url,
             headers=self.headers,
+            tokens=self.tokens,
             on_welcome=self._on_welcome,
             on_message=self._on_message,
             on_loss=self._on_loss,
@@ -114,8 +133,13 @@ class Client:
     # --- for programs -----------------------------------------------------------------------------------------------
 
     async def session(self, session_id: str, *, agent: str = "main") -> Session:
-        """Subscribe to a session, and return it when the hub has confirmed. Raises Refusal, Closed."""
+        """Subscribe to a session, and return it when the hub has answered. Raises Refusal, Closed.
+
+        On a hub with sign-in, a session that does not exist and one of other people look alike: the session is
+        returned, and its first chat makes it, or raises Refusal.
+        """
         feed = self._open_feed(session_id)
+        feed.waits_for_chat = True
         await feed.first_reply.wait()
         if feed.failure is not None:
             raise feed.failure
@@ -244,8 +268,20 @@ class Client:
         elif isinstance(reply, Refusal):
             if reply.retryable:
                 raise LinkLost(reply.message)  # subscribe again after the backoff
-            self._feeds.pop(feed.id, None)
-            feed.fail(reply)
+            if reply.code == UnknownSession.code and feed.waits_for_chat:
+                feed.wait_for_chat()
+            else:
+                self._fail_feed(feed, reply)
+
+    def _on_lost_role(self, error: Error) -> None:
+        """End a subscription that the hub has ended, because the principal may not read the session any more."""
+        feed = self._feeds.get(error.sessionId or "")
+        if feed is not None and error.code == UnknownSession.code:
+            self._fail_feed(feed, refusal_of(error))
+
+    def _fail_feed(self, feed: Feed, refusal: Refusal) -> None:
+        self._feeds.pop(feed.id, None)
+        feed.fail(refusal)
 
     def _drop_if_unwanted(self, feed: Feed) -> None:
         """Unsubscribe, unless the program reads the session, or readers of agents follow a run of the session."""
@@ -300,6 +336,8 @@ class Client:
         ref: Any = getattr(message, "ref", None)
         if isinstance(message, Reset):
             self._reset(message)
+        elif isinstance(message, Error) and ref is None:
+            self._on_lost_role(message)
         elif ref in self._chats:
             self._on_chat_reply(ref, message)
         elif ref in self._commands:
@@ -312,9 +350,17 @@ class Client:
         answer = self._chats.pop(ref)
         if isinstance(reply, Accepted):
             self.link.has_progress = True
+            self._subscribe_from(reply)
             answer.accept(reply)
         elif isinstance(reply, Error):
             answer.fail(refusal_of(reply))
+
+    def _subscribe_from(self, accepted: Accepted) -> None:
+        """Subscribe to the session of a chat, from the chat on, if the hub has refused the subscription before."""
+        feed = self._feeds.get(accepted.sessionId)
+        if feed is not None and feed.is_unsubscribed:
+            feed.seq = accepted.seq - 1 if feed.seq is None else feed.seq
+            self._subscribe(feed)
 
     def _deliver(self, event: Event) -> None:
         feed = self._feeds.get(event.sessionId)

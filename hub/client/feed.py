@@ -27,6 +27,7 @@ class Feed:
     is_wanted: bool = False  # the program reads the session: subscribe again after each reconnect
     is_subscribed: bool = False
     is_subscribing: bool = False
+    waits_for_chat: bool = False  # if the session is missing: a chat of the program may make it
     missing_after: int | None = None  # the seq after which an event was missing
     failure: Failure | None = None
     first_reply: asyncio.Event = attrs.Factory(asyncio.Event)  # set by the answer to the first subscribe, or by fail()
@@ -56,6 +57,11 @@ class Feed:
         if self.seq is None:
             self.seq = self._head
         self.epoch = self.epoch or answer.epoch
+        self.first_reply.set()
+
+    def wait_for_chat(self) -> None:
+        """Stay unsubscribed: the session does not exist, or the principal may not read it."""
+        self.is_subscribing = False
         self.first_reply.set()
 
     def disconnect(self) -> None:

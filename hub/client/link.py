@@ -10,13 +10,14 @@ import aiohttp
 import attrs
 import orjson
 
+from hub.client.addresses import DEFAULT_URL
 from hub.client.failures import Closed, Refusal
 from hub.client.frames import FrameReader
+from hub.client.tokens import TokenSource
 from hub.limits import format_size
-from hub.messages import Event, Notice, Welcome
-from hub.messages.codes import is_final
+from hub.messages import Error, Event, Notice, Welcome
+from hub.messages.codes import CLOSE_TEXTS, NO_TOKEN, WRONG_TOKEN, is_final
 
-DEFAULT_URL = "ws://localhost:9527/api/v1/ws"
 LinkState = Literal["connecting", "live", "waiting", "closed"]
 OPEN_SECONDS = 10.0  # for the handshake, and again for the welcome
 PONG_SECONDS = 10.0
@@ -32,7 +33,11 @@ WEBSOCKET_OPTIONS: dict[str, Any] = {
 
 
 class LinkLost(Exception):
-    """A callback of the link raises this to drop the present connection. The link then reconnects."""
+    """A callback of the link raises this to drop the connection. The link reconnects, unless *code* is final."""
+
+    def __init__(self, reason: str, code: int = ABNORMAL_CLOSURE) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 def retry_delay(attempt: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
@@ -43,7 +48,7 @@ def retry_delay(attempt: int, uniform: Callable[[float, float], float] = random.
     return uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt, 10)))
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Link:
     """One connection at a time. *on_welcome* gets each welcome, *on_message* all other messages.
 
@@ -53,6 +58,7 @@ class Link:
 
     url: str
     headers: Mapping[str, str]
+    tokens: TokenSource
     on_welcome: Callable[[Welcome], None]
     on_message: Callable[[Event | Notice], None]
     on_loss: Callable[[], None]
@@ -113,7 +119,8 @@ class Link:
 
     def closed_error(self) -> Closed:
         """Return the error for a link that will not connect again."""
-        reason = f" with {self.code}{': ' + self.reason if self.reason else ''}" if self.code else ""
+        text = CLOSE_TEXTS.get(self.code or 0, self.reason)
+        reason = f" with {self.code}{': ' + text if text else ''}" if self.code else ""
         return Closed("closed", f"the connection to the hub is closed{reason}")
 
     async def run(self) -> None:
@@ -145,13 +152,16 @@ class Link:
         """Run one connection until its end. Return whether the link may reconnect."""
         try:
             async with asyncio.timeout(OPEN_SECONDS):  # aiohttp would wait five minutes for a peer that never answers
-                ws = await http.ws_connect(self.url, **WEBSOCKET_OPTIONS)
+                await self.tokens.renew()
+                ws = await http.ws_connect(self.url, headers=self.tokens.headers, **WEBSOCKET_OPTIONS)
         except aiohttp.WSServerHandshakeError as error:
             return self._on_handshake_error(error)
         except (aiohttp.ClientError, OSError, TimeoutError, UnicodeError) as error:  # UnicodeError: a bad host name
             self.code, self.reason = ABNORMAL_CLOSURE, str(error) or "no answer"
             return True
         self._out, self._frames = asyncio.Queue(), FrameReader()
+        if self.tokens.current is None:
+            self._out.put_nowait(b'{"type":"hello"}')  # without it, the hub would wait 10 s before it asks for a token
         writer = asyncio.create_task(self._write(ws, self._out))
         try:
             self.code, self.reason = await self._read(ws)
@@ -167,6 +177,8 @@ class Link:
         self.code, self.reason = error.status, error.message
         if error.status < 400 or error.status == 404:
             self.reason = f"no WebSocket of a hub is at this address: write one such as {DEFAULT_URL}"
+        elif error.status == 401 and self.tokens.current is not None:
+            self.reason = CLOSE_TEXTS[WRONG_TOKEN]
         seconds = error.headers.get("Retry-After", "") if error.headers else ""
         self.retry_after = float(seconds) if seconds.isdecimal() else 0.0
         return error.status == 429 or error.status >= 500
@@ -215,16 +227,23 @@ class Link:
             try:
                 heartbeat = self._handle(message.data) or heartbeat
             except (LinkLost, ValueError) as error:
-                return ABNORMAL_CLOSURE, str(error)
+                return getattr(error, "code", ABNORMAL_CLOSURE), str(error)
 
     def _handle(self, data: bytes) -> float | None:
-        """Pass a frame to its callback. Return the heartbeat in seconds if the frame is the welcome, else None."""
+        """Pass a frame to its callback. Return the heartbeat in seconds if the frame is the welcome, else None.
+
+        A hub without sign-in welcomes a client twice: at the handshake, and after its `hello`.
+        """
         message = self._frames.read(data)
         if isinstance(message, Welcome):
+            if self.state == "live":
+                return None
             self.state, self._frame_bytes = "live", message.limits.get("frameBytes", sys.maxsize)
             self.on_welcome(message)
             self._set_state("live")
             return message.heartbeatMs / 1000
+        if isinstance(message, Error) and message.code == "unauthenticated" and self.state != "live":
+            raise LinkLost(message.message, NO_TOKEN)
         if message is not None:
             self.on_message(message)
         return None

@@ -19,7 +19,7 @@ PAGE_SECONDS = 30.0
 ReadHistory = Callable[[str, int], Awaitable[tuple[dict[str, Any], ...]]]
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class PageReader:
     """Reads pages of events over HTTP from the hub at *url*; *history* reads the messages for a Reset."""
 
@@ -36,10 +36,12 @@ class PageReader:
         for attempt in itertools.count():
             await self.link.wait_until_live()
             try:
+                token = self.link.tokens.current
                 status, body = await self._get(session_id, after)
                 if status == 200:
                     return await self._parse(session_id, after, epoch, body)
-                if status < 500 and status != 429:
+                has_new_token = status == 401 and await self.link.tokens.replace(token)
+                if status < 500 and status != 429 and not has_new_token:
                     raise _refusal(status, body)
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, ConnectionCut):
                 pass  # no hub answers, or it fails, or the connection was lost: try again
@@ -52,7 +54,8 @@ class PageReader:
         url = f"{base}/sessions/{quote(session_id)}/events"
         timeout = aiohttp.ClientTimeout(total=PAGE_SECONDS)
         async with aiohttp.ClientSession(headers=self.headers, timeout=timeout) as http:
-            async with http.get(url, params={"afterSeq": after}) as response:
+            options: dict[str, Any] = {"params": {"afterSeq": after}, "headers": self.link.tokens.headers}
+            async with http.get(url, **options) as response:
                 body = await response.json() if response.content_type == "application/json" else None
                 return response.status, body if isinstance(body, dict) else {}
 

@@ -3,7 +3,15 @@
 export interface ConnectOptions {
   /** The WebSocket class. Node.js 20 has none: pass the one of the package `ws`. */
   WebSocket?: new (url: string, protocol: string) => any
+  /**
+   * A key of the hub, or a JWT. A function is asked for each connection, because its tokens may expire.
+   *
+   * The hub's own pages need none: their cookie signs them in.
+   */
+  token?: Token
 }
+
+export type Token = string | (() => string | Promise<string>)
 
 /**
  * Connect to a hub, and reconnect until `close()` or a final close code.
@@ -196,6 +204,14 @@ export interface Accepted {
 /** Remove the listener. */
 export type Off = () => void
 
+export interface FetchOptions {
+  method?: string
+  headers?: any
+  body?: any
+  signal?: any
+  [option: string]: any
+}
+
 /** The connection to a hub, with its sessions and groups; made by `connect()`. */
 export interface Hub {
   readonly state: State
@@ -218,6 +234,11 @@ export interface Hub {
   session(sessionId: string, options?: SessionOptions): Session
   /** Subscribe to an agent's answers in all sessions; only to answers that start while the client is connected. */
   subscribe(group: { agentId: string }): Group
+  /**
+   * Call a route of docs/api.md, such as `/sessions`, with this client's token. The options are those of the function
+   * `fetch`.
+   */
+  fetch(path: string, options?: FetchOptions): Promise<any>
   /** Close the connection, all sessions and all groups; pending promises are rejected with `closed`. */
   close(): void
 }

@@ -1,4 +1,4 @@
-import { RETRYABLE } from './codes.js'
+import { CLOSE_TEXTS, RETRYABLE } from './codes.js'
 
 /** @import { HubErrorDetails } from './client.js' */
 /** @import { Frame } from './pieces.js' */
@@ -38,5 +38,7 @@ export const errorFromFrame = (frame) => new HubError(frame.code, frame.message,
 /**
  * Make the error of everything that waits when its owner is closed.
  * @param {'hub' | 'session'} owner
+ * @param {number} [closeCode]  The code of the connection, if the hub has closed it.
  */
-export const closedError = (owner) => new HubError('closed', `this ${owner} is closed: open a new one`)
+export const closedError = (owner, closeCode) =>
+  new HubError('closed', CLOSE_TEXTS.get(closeCode ?? 0) ?? `this ${owner} is closed: open a new one`)

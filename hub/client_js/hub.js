@@ -5,6 +5,7 @@ import { isId } from './ids.js'
 import { Link } from './link.js'
 import { Listeners } from './listeners.js'
 import { Session } from './session.js'
+import { TokenSource } from './token.js'
 
 /** @import * as client from './client.js' */
 /** @import { StateChange } from './link.js' */
@@ -22,11 +23,11 @@ const SURROGATE_ESCAPE = /\\(?:(ud[89a-f]..)|.)/g // in JSON.stringify's output 
  * Connect to a hub: see client.d.ts.
  * @type {typeof client.connect}
  */
-export function connect(url, { WebSocket = globalThis.WebSocket } = {}) {
+export function connect(url, { WebSocket = globalThis.WebSocket, token } = {}) {
   if (!WebSocket) {
     throw new TypeError('this JavaScript has no WebSocket: pass the one of the package ws, connect(url, { WebSocket })')
   }
-  return new Hub(String(url ?? location.origin.replace(/^http/, 'ws') + '/api/v1/ws'), WebSocket)
+  return new Hub(String(url ?? location.origin.replace(/^http/, 'ws') + '/api/v1/ws'), WebSocket, token)
 }
 
 /** @implements {client.Hub} */
@@ -46,6 +47,8 @@ export class Hub {
   /** @type {client.Limits | undefined} */
   limits
   #link
+  #url
+  #tokens
   #listeners = new Listeners()
   /** @type {Map<number, Callback>} */
   #callbacks = new Map() // by the `ref` of the command
@@ -60,10 +63,13 @@ export class Hub {
   /**
    * @param {string} url
    * @param {NonNullable<client.ConnectOptions['WebSocket']>} WebSocket
+   * @param {client.Token} [token]
    */
-  constructor(url, WebSocket) {
+  constructor(url, WebSocket, token) {
     this.ready = this.#ready.promise
-    this.#link = new Link(url, WebSocket, {
+    this.#url = url
+    this.#tokens = new TokenSource(token)
+    this.#link = new Link(url, WebSocket, this.#tokens, {
       receive: (frame) => this.#receive(frame),
       changeState: (change) => this.#changeState(change),
     })
@@ -82,7 +88,7 @@ export class Hub {
    * @param {client.SessionOptions} [options]
    */
   session(sessionId, options = {}) {
-    if (this.state === 'closed') throw closedError('hub')
+    if (this.state === 'closed') throw closedError('hub', this.closeCode)
     if (!isId(sessionId)) {
       throw new HubError('bad_id', `"${sessionId}" is not a session id: use 1 to 128 of A-Z a-z 0-9 . _ : @ -`)
     }
@@ -96,11 +102,24 @@ export class Hub {
 
   /** @param {{ agentId: string }} options */
   subscribe({ agentId }) {
-    if (this.state === 'closed') throw closedError('hub')
+    if (this.state === 'closed') throw closedError('hub', this.closeCode)
     const group = new Group(this, agentId)
     this.#groups.add(group)
     if (this.state === 'live') group._connect()
     return group
+  }
+
+  /**
+   * @param {string} path
+   * @param {client.FetchOptions} [options]
+   */
+  async fetch(path, options = {}) {
+    if (!path.startsWith('/')) throw new TypeError(`"${path}" is not a path of the hub: write one such as /sessions`)
+    const headers = new Headers(options.headers)
+    const token = await this.#tokens.last()
+    if (token !== undefined) headers.set('Authorization', `Bearer ${token}`)
+    const base = this.#url.replace(/^ws/, 'http').replace(/[?#].*/, '').replace(/\/ws$/, '')
+    return globalThis.fetch(base + path, { ...options, headers })
   }
 
   close() {
@@ -138,8 +157,9 @@ export class Hub {
     Object.assign(this, { retryInMs: undefined }, change)
     if (change.state !== 'connecting') this.#disconnect()
     if (change.state === 'closed') {
-      this.#ready.reject(closedError('hub'))
-      for (const member of [...this.#sessions.values(), ...this.#groups]) member._close(closedError('hub'))
+      const error = closedError('hub', change.closeCode)
+      this.#ready.reject(error)
+      for (const member of [...this.#sessions.values(), ...this.#groups]) member._close(error)
     }
     this.#listeners.emit('state', change.state)
   }

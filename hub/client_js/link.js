@@ -1,8 +1,9 @@
-import { isFinal } from './codes.js'
+import { NO_TOKEN, WRONG_TOKEN, isFinal } from './codes.js'
 import { isContinuation, isPiece, joinPieces } from './pieces.js'
 
 /** @import { ConnectOptions, State } from './client.js' */
 /** @import { Frame } from './pieces.js' */
+/** @import { TokenSource } from './token.js' */
 
 /**
  * The new state of a link; `waiting` and `closed` say why the last socket closed.
@@ -17,6 +18,7 @@ import { isContinuation, isPiece, joinPieces } from './pieces.js'
 const ANSWER_TIMEOUT_MS = 10_000 // for the welcome, and for any frame after a ping
 const FIRST_RETRY_MS = 250
 const MAX_RETRY_MS = 15_000
+const HELLO_REF = 'hello'
 
 /** A connection that lasts: it opens a socket, sends heartbeats, and retries with backoff until a final close code. */
 export class Link {
@@ -24,6 +26,7 @@ export class Link {
   state = 'connecting'
   #url
   #WebSocket
+  #tokens
   #receiver
   /** @type {any} */
   #socket
@@ -43,11 +46,13 @@ export class Link {
    * Open the first socket. Throws a SyntaxError if *url* is not the address of a WebSocket.
    * @param {string} url
    * @param {NonNullable<ConnectOptions['WebSocket']>} WebSocket
+   * @param {TokenSource} tokens
    * @param {Receiver} receiver
    */
-  constructor(url, WebSocket, receiver) {
+  constructor(url, WebSocket, tokens, receiver) {
     this.#url = url
     this.#WebSocket = WebSocket
+    this.#tokens = tokens
     this.#receiver = receiver
     this.#open()
     globalThis.addEventListener?.('online', this.#onWake)
@@ -57,6 +62,7 @@ export class Link {
   #open() {
     this.#piece = undefined
     const socket = (this.#socket = new this.#WebSocket(this.#url, 'hubbub.v1'))
+    socket.onopen = () => this.#sayHello(socket)
     socket.onmessage = (/** @type {{ data: string }} */ { data }) => {
       if (socket === this.#socket) this.#receive(JSON.parse(data))
     }
@@ -66,6 +72,22 @@ export class Link {
     socket.onerror = () => {} // onclose follows; without a listener, an error would end a Node.js process
     this.#setTimer(ANSWER_TIMEOUT_MS, () => this.#retry(1006, 'no welcome came'))
     if (this.state !== 'connecting') this.#changeState({ state: 'connecting' })
+  }
+
+  /**
+   * Sign in, or learn at once that the hub needs a token. A browser cannot send headers with a WebSocket.
+   * @param {any} socket
+   */
+  async #sayHello(socket) {
+    let token
+    try {
+      token = await this.#tokens.renew()
+    } catch (error) {
+      if (socket === this.#socket) this.#retry(1006, `the token function failed: ${error}`)
+      return
+    }
+    if (socket !== this.#socket || socket.readyState !== 1) return
+    this.send(JSON.stringify({ type: 'hello', token, ref: HELLO_REF }))
   }
 
   /** @param {StateChange} change */
@@ -104,7 +126,12 @@ export class Link {
 
   /** @param {Frame} frame */
   #handle(frame) {
+    if (frame.type === 'error' && frame.ref === HELLO_REF && frame.code === 'unauthenticated') {
+      return this.close(this.#tokens.exists ? WRONG_TOKEN : NO_TOKEN, frame.code)
+    }
     if (frame.type === 'welcome') {
+      // A hub without sign-in, and one that knows a cookie, welcomes a client at once, and again after `hello`.
+      if (this.state === 'live' || (this.#tokens.exists && frame.ref !== HELLO_REF)) return
       this.state = 'live'
       this.#retryAfterMs = 0
       this.#heartbeatMs = frame.heartbeatMs

@@ -14,8 +14,9 @@ from support.hub import Hub
 from support.waiting import PATIENCE
 
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import get_json, open_client, public_url
+from hub.cli.hubs import get_json, open_client
 from hub.client import Unreachable, connect
+from hub.client.addresses import public_url
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 

@@ -24,9 +24,9 @@ from support.terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP, terminal
 from support.waiting import PATIENCE
 
 from hub.cli import questions
-from hub.cli.hubs import http_url, websocket_url
 from hub.cli.screen import Screen
 from hub.cli.text import BlockSplitter, to_printable
+from hub.client.addresses import http_url, websocket_url
 from hub.ids import Key
 from hub.limits import MiB
 

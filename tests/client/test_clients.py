@@ -2,7 +2,7 @@
 
 A driver reads commands and prints results, one JSON object a line:
 
-    {"do": "connect", "url"}
+    {"do": "connect", "url", "token"? or "tokens"?}: a function returns the tokens in turn, and fails for null
     {"do": "session", "sessionId", "agent", "afterSeq"?, "epoch"?}
     {"do": "chat", "id", "sessionId", "message", "clientMsgId"?}
     {"do": "ask", "id", "sessionId", "message"}
@@ -44,6 +44,12 @@ from support.process import HubProcess
 from support.proxy import Fate, Proxy
 from support.scripted import Peer, Script, scripted
 from support.waiting import PATIENCE
+
+from hub.access.principal import OPERATOR
+from hub.commands import table as commands
+from hub.days import DAY_MS
+from hub.messages.codes import CLOSE_TEXTS
+from hub.seams import Seams
 
 LONG = 3 * PATIENCE  # for a whole answer through many reconnects
 
@@ -404,4 +410,112 @@ async def test_a_session_is_reset_if_the_hub_lost_its_log(driver: Driver, server
         await driver.do("ask", id=2, sessionId="s1", message="after")
         assert (await driver.until("answer", id=2))["text"] == "after "
         assert [event["seq"] for event in driver.events() if event["type"] == "user_message"] == [1, 1]
+        await driver.close()
+
+
+# --- sign-in ----------------------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Clock:
+    """The wall time of a hub, in ms; a test moves it."""
+
+    ms: int = 1_796_000_000_000
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def signed(tmp_path: Path, clock: Clock) -> AsyncIterator[Hub]:
+    """A hub with sign-in, which does not end the wait for a token before the test."""
+    hub = Hub(tmp_path, options={"sign_in": True}, seams=Seams(now=lambda: clock.ms))
+    try:
+        yield await hub.start(auth_seconds=LONG)
+    finally:
+        await hub.stop()
+
+
+def url_of(hub: Hub) -> str:
+    return f"ws://127.0.0.1:{hub.port}/api/v1/ws"
+
+
+async def ask_for_author(driver: Driver, message: str = "hello") -> str:
+    """Chat in the session s1, and return the name of the message's author."""
+    if not driver.events():
+        await driver.do("session", sessionId="s1", agent="echo")
+    await driver.do("ask", id=message, sessionId="s1", message=message)
+    assert (await driver.until("answer", id=message))["text"] == f"{message} "
+    return str((await driver.until_event("user_message"))["author"]["name"])
+
+
+async def test_a_client_signs_in_with_a_key(driver: Driver, signed: Hub) -> None:
+    """Its messages have the principal of the key as their author."""
+    await driver.do("connect", url=url_of(signed), token=await signed.key("ann"))
+    assert await ask_for_author(driver) == "ann"
+    await driver.close()
+
+
+async def test_a_client_with_a_token_also_works_with_a_hub_without_sign_in(driver: Driver, hub: Hub) -> None:
+    """The hub ignores the token."""
+    await hub.start()
+    await driver.do("connect", url=url_of(hub), token="hk_any")
+    assert await ask_for_author(driver) == "local"
+    await driver.close()
+
+
+async def test_a_client_with_a_wrong_token_is_closed(driver: Driver, signed: Hub) -> None:
+    """The Python client sends it with the handshake, whose status is 401. A browser cannot do that."""
+    await driver.do("connect", url=url_of(signed), token="hk_wrong")
+    assert (await driver.until("state", state="closed"))["code"] in (401, 4500)
+    assert "does not accept the token of this client" in (await driver.until("error", code="closed"))["message"]
+    assert not driver.count("state", state="waiting")
+    await driver.close()
+
+
+async def test_a_client_without_a_token_is_told_so_at_once(driver: Driver, signed: Hub) -> None:
+    """It does not wait until the hub closes its connection."""
+    await driver.do("connect", url=url_of(signed))
+    assert (await driver.until("state", state="closed"))["code"] == 4502
+    assert "the hub needs a token" in (await driver.until("error", code="closed"))["message"]
+    await driver.close()
+
+
+async def test_a_token_that_has_expired_is_replaced(driver: Driver, signed: Hub, clock: Clock) -> None:
+    """The hub closes with 4001, the client asks its function again, and the session goes on without a gap.
+
+    A function that fails is asked again after the backoff.
+    """
+    short, long = await signed.key("ann", days=1), await signed.key("ann")
+    await driver.do("connect", url=url_of(signed), tokens=[None, short, None, long])
+    assert await ask_for_author(driver) == "ann"
+    clock.ms += DAY_MS
+    await driver.until("state", state="waiting", code=4001)
+    assert await ask_for_author(driver, "again") == "ann"
+    assert list(complete_texts(driver).values()) == ["hello ", "again "]
+    await driver.close()
+
+
+async def test_a_revoked_key_closes_the_client(driver: Driver, signed: Hub, tmp_path: Path) -> None:
+    """An open answer fails with the reason, and the client does not connect again."""
+    key = await signed.key("ann")
+    await driver.do("connect", url=url_of(signed), token=key)
+    await driver.do("session", sessionId="s1", agent="gated")
+    await driver.do("ask", id=1, sessionId="s1", message=str(tmp_path / "never"))
+    await driver.until_event("stream")
+    await commands.revoke_credential(signed.door, OPERATOR, key.split("_")[1])
+    assert "was revoked" in (await driver.until("error", id=1))["message"]
+    assert (await driver.until("state", state="closed"))["code"] == 4503
+    await driver.close()
+
+
+@pytest.mark.parametrize("code", [4504, 4507])
+async def test_the_error_of_a_closed_client_says_what_to_do(driver: Driver, code: int) -> None:
+    async with scripted(closing(code, [])) as url:
+        await driver.do("connect", url=url)
+        await driver.do("session", sessionId="s1", agent="echo")
+        await driver.do("ask", id=1, sessionId="s1", message="hello")
+        assert CLOSE_TEXTS[code] in (await driver.until("error", id=1))["message"]
         await driver.close()

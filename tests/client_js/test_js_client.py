@@ -15,6 +15,7 @@ import attrs
 import pytest
 from aiohttp import web
 from playwright.async_api import Browser
+from playwright.async_api import Error as PlaywrightError
 from support.browser import Tab, needs_browser, serve_other_origin
 from support.documents import ROOT, of_kind
 from support.hub import Hub
@@ -468,7 +469,7 @@ Say = Callable[..., Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def fake_hub(act: Callable[[int, web.WebSocketResponse[Any], Say], Awaitable[None]]) -> AsyncIterator[str]:
-    """Serve WebSockets: send the welcome, then call *act* with the number of the connection."""
+    """Serve WebSockets: answer `hello` with the welcome, then call *act* with the number of the connection."""
     connections: list[web.WebSocketResponse[Any]] = []
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -478,7 +479,9 @@ async def fake_hub(act: Callable[[int, web.WebSocketResponse[Any], Say], Awaitab
         async def say(**frame: Any) -> None:
             await ws.send_str(json.dumps(frame))
 
-        await say(**WELCOME, heartbeatMs=25_000)
+        hello = json.loads((await ws.receive()).data)
+        assert hello["type"] == "hello"
+        await say(**WELCOME, heartbeatMs=25_000, ref=hello["ref"])
         connections.append(ws)
         await act(len(connections), ws, say)
         return ws
@@ -674,6 +677,73 @@ async def test_the_example_of_the_docs_works(hub: Hub) -> None:
         assert await run_node(script.name) == "live\nHello you!\nHello you!\n"
     finally:
         script.unlink()
+
+
+# --- sign-in; tests/client/test_clients.py tests what both clients share ----------------------------------------------
+
+
+@pytest.fixture
+async def signed(tmp_path: Path) -> AsyncIterator[Hub]:
+    hub = Hub(tmp_path, options={"sign_in": True})
+    try:
+        yield await hub.start()
+    finally:
+        await hub.stop()
+
+
+SIGN_IN_PAGE = """
+async ([url, token]) => {
+  const { connect } = await import(url ? url.replace(/^ws/, 'http').replace('/api/v1/ws', '/client.js') : '/client.js')
+  window.hub = connect(url, { token })
+  await hub.ready
+  const answer = await hub.session('s1', { agent: 'echo' }).ask('hello there')
+  const response = await hub.fetch('/sessions', { method: 'POST', body: '{"title":"mine"}' })
+  const { name } = await (await hub.fetch('/me')).json()
+  return [answer, response.status, name, hub.principal.name]
+}
+"""
+
+
+FETCH_PROGRAM = """
+import { connect } from './client.js'
+const hub = connect('ws://127.0.0.1:1/api/v1/ws', { token: 'hk_x', WebSocket: class {} })
+hub.fetch('http://a.example').catch((error) => { console.log(error.message); process.exit() })
+"""
+
+
+@needs_browser
+async def test_a_page_of_another_origin_signs_in_with_a_token(signed: Hub, browser: Browser) -> None:
+    """The socket gets it in `hello`, and the HTTP API in a header."""
+    url = f"ws://127.0.0.1:{signed.port}/api/v1/ws"
+    async with serve_other_origin("") as address:
+        tab = Tab(await browser.new_page())
+        await tab.page.goto(address)
+        answer = await tab.page.evaluate(SIGN_IN_PAGE, [url, await signed.key("ann")])
+        assert answer == ["hello there ", 201, "ann", "ann"] and not tab.errors
+
+
+@needs_browser
+async def test_a_page_of_the_hub_signs_in_with_its_cookie(signed: Hub, browser: Browser) -> None:
+    """It needs no token. With the token of another principal beside the cookie, the client is closed."""
+    link = await commands.invite_person(signed.door, OPERATOR, "Ann")
+    tab = Tab(await browser.new_page())
+    await tab.page.goto(f"{signed.url}/health")
+    body = json.dumps({"token": link.rpartition("#")[2]})
+    sign_in = "async (body) => (await fetch('/api/v1/sign-in', { method: 'POST', body })).status"
+    assert await tab.page.evaluate(sign_in, body) == 200
+    assert await tab.page.evaluate(SIGN_IN_PAGE, [None, None]) == ["hello there ", 201, "Ann", "Ann"]
+    with pytest.raises(PlaywrightError, match="does not accept the token"):
+        await tab.page.evaluate(SIGN_IN_PAGE, [None, await signed.key("bob")])
+    assert await tab.page.evaluate("hub.closeCode") == 4500
+
+
+@needs_node
+async def test_fetch_takes_a_path_of_the_hub_only() -> None:
+    """So the token reaches no other origin."""
+    await install_packages()
+    path = NODE_FOLDER / "fetch.mjs"
+    path.write_text(FETCH_PROGRAM)
+    assert "is not a path of the hub" in await run_node(path.name)
 
 
 # --- a browser --------------------------------------------------------------------------------------------------------

@@ -396,16 +396,21 @@ async def test_the_openai_example_works(hub: Hub) -> None:
 
 @pytest.mark.parametrize("block", of_kind(DOCS["clients-python"], "python", "client"), ids=str)
 async def test_a_program_of_the_python_clients_page_runs(hub: Hub, block: Block) -> None:
-    """The hub has a session with a message; the program prints its events or its answer."""
+    """The hub has a session with a message; the program prints its events or its answer.
+
+    With sign-in, the session belongs to the principal of the program's token.
+    """
     write_agents(hub)
+    hub.options["sign_in"] = "token=" in block.text
     await hub.start()
-    client = await hub.connect(extended=True)
+    key = await hub.key("me")
+    client = await hub.connect(extended=True, headers={"Authorization": f"Bearer {key}"})
     await client.send(type="chat", agentId="main", sessionId="session-001", message="Before!")
     await client.until_done()
-    code = re.sub(r"connect\([^)]*\)", f'connect("ws://127.0.0.1:{hub.port}/api/v1/ws")', block.text)
+    code = re.sub(r'connect\(("[^"]*")?', f'connect("ws://127.0.0.1:{hub.port}/api/v1/ws"', block.text)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TOKEN": key},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hub.client import Answer, Client, Failure, Session, connect
@@ -16,6 +17,19 @@ from hub.protocols.extended import event_fields
 
 def say(kind: str, **fields: Any) -> None:
     print(json.dumps({"kind": kind} | {key: value for key, value in fields.items() if value is not None}), flush=True)
+
+
+def token_function(tokens: list[str | None]) -> Callable[[], Awaitable[str]]:
+    """Return an async function that returns *tokens* in turn, and fails for None."""
+    rest = iter(tokens)
+
+    async def get_token() -> str:
+        token = next(rest)
+        if token is None:
+            raise OSError("no token now")
+        return token
+
+    return get_token
 
 
 class Driver:
@@ -37,8 +51,8 @@ class Driver:
         except Failure as failure:
             say("error", id=fields.get("id"), code=failure.code, message=failure.message)
 
-    async def do_connect(self, url: str) -> None:
-        self.hub = connect(url, patience=None)
+    async def do_connect(self, url: str, token: str | None = None, tokens: list[str | None] | None = None) -> None:
+        self.hub = connect(url, patience=None, token=token if tokens is None else token_function(tokens))
         self.spawn(self.watch(self.hub))
         await self.hub.__aenter__()
 

@@ -1,7 +1,9 @@
-// Compiled, not run: a program that uses all of client.js, and three mistakes that the compiler finds.
-import { connect, Group, Hub, HubError, Session, type Event, type State } from './client.js'
+// Compiled, not run: a program that uses all of client.js, and four mistakes that the compiler finds.
+import { connect, Group, Hub, HubError, Session, type Event, type State, type Token } from './client.js'
 
 const hub: Hub = connect('ws://localhost:9527/api/v1/ws', { WebSocket: class { constructor(url: string, protocol: string) {} } })
+const tokens: Token[] = ['hk_1', () => 'hk_2', async () => 'hk_3']
+const page: any = await (await connect(undefined, { token: tokens[0] }).fetch('/sessions', { method: 'GET' })).json()
 const off: () => void = hub.on('state', (state: State) => console.log(state, hub.retryInMs, hub.closeCode, hub.closeReason))
 hub.on('welcome', ({ agents, limits }) => console.log(agents[0].agentId, limits.frameBytes))
 const session: Session = hub.session('s1', { agent: 'main', afterSeq: 1, epoch: 'e', history: 3 })
@@ -31,6 +33,8 @@ off()
 hub.on('stat', () => {})
 // @ts-expect-error a message is text
 session.chat(1)
+// @ts-expect-error a token is text
+connect(undefined, { token: 1 })
 // @ts-expect-error only connect() makes one
 new Hub()
-console.log(position, text)
+console.log(position, text, page)

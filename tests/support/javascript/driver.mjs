@@ -21,8 +21,10 @@ async function chat({ id, sessionId, message, clientMsgId }) {
 }
 
 const commands = {
-  connect({ url }) {
-    hub = connect(url, { WebSocket })
+  connect({ url, token, tokens }) {
+    const getToken = async () => tokens.shift() ?? Promise.reject(new Error('no token now'))
+    hub = connect(url, { WebSocket, token: tokens ? getToken : token })
+    hub.ready.catch((error) => failed(error, 'ready'))
     say({ kind: 'state', state: hub.state })
     const hasCloseCode = (state) => state === 'waiting' || state === 'closed'
     hub.on('state', (state) => say({ kind: 'state', state, code: hasCloseCode(state) ? hub.closeCode : undefined }))
