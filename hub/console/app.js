@@ -1,11 +1,11 @@
 // The page: its state (ui), its actions (act), and at most one rendering for each frame of the browser.
 import { connect } from '/client.js'
 import { makeAccount } from './account.js'
+import { makeAgents } from './agents.js'
 import { copy } from './clipboard.js'
 import { makeConversation } from './conversation.js'
 import { Follower } from './follower.js'
 import { cut, html, render } from './html.js'
-import { fetchJson } from './http.js'
 import { isId, newId } from './ids.js'
 import { countFollowing } from './selectors.js'
 import { forkTitle, sessionList } from './session_list.js'
@@ -100,11 +100,12 @@ const showNotice = (text) => change({ notice: { text, calm: true } })
 // --- actions ----------------------------------------------------------------------------------------------------------
 
 const account = makeAccount(hub, ui, change)
+const agents = makeAgents(ui, change)
 const list = sessionList(ui, change)
 const conversation = makeConversation(hub, ui, change, {
   onChange() {
     list.refreshSoon()
-    loadAgents()
+    agents.load()
   },
   onRemoved: () => list.forget(ui.sessionId),
   onLoaded: chooseAgent,
@@ -188,13 +189,7 @@ const act = {
     act.open(sessionId)
   },
 
-  async reloadAgent(agentId) {
-    try {
-      await fetchJson(`/api/v1/agents/${encodeURIComponent(agentId)}/reload`, { method: 'POST' })
-    } finally {
-      await loadAgents() // its file may have been deleted
-    }
-  },
+  reloadAgent: (agentId) => agents.reload(agentId),
 
   async rename(title) {
     await list.rename(ui.sessionId, title)
@@ -238,14 +233,6 @@ function writeAddress(method) {
   history[method]({ isNew: ui.isNew }, '', `?${query}`)
 }
 
-async function loadAgents() {
-  try {
-    change({ agents: (await fetchJson('/api/v1/agents')).data })
-  } catch {
-    // the page goes on with the agents that it has
-  }
-}
-
 /** Show a session; with *isAgentChosen* the agent stays, whoever answered last. *isNew*: nobody else has its id. */
 function showSession(sessionId, agent, isAgentChosen, isNew) {
   follower?.scrollToEnd()
@@ -272,14 +259,8 @@ function chooseAgent() {
   if (ui.isAgentChosen) return
   const last = ui.session.items.findLast(({ kind }) => kind === 'run')?.agentId
   const works = ui.agents.some(({ agentId, status }) => agentId === last && status === 'ok')
-  change({ agent: works ? last : existingAgent(ui.agent), isAgentChosen: true })
+  change({ agent: works ? last : agents.existing(ui.agent), isAgentChosen: true })
   writeAddress('replaceState') // a person who gets the address has the same agent
-}
-
-/** Return the agent, or the first one that works if the hub does not have it. */
-function existingAgent(agent) {
-  if (ui.agents.some(({ agentId }) => agentId === agent)) return agent
-  return ui.agents.find(({ status }) => status === 'ok')?.agentId ?? agent
 }
 
 function readAddress() {
@@ -303,10 +284,10 @@ hub.on('state', (link) => {
   })
   if (link === 'live') list.refreshSoon()
 })
-hub.on('welcome', ({ agents }) => change({ agents }))
+hub.on('welcome', (welcome) => change({ agents: welcome.agents }))
 hub.on('notice', (notice) => notice.type === 'draining' && change({ draining: true }))
 addEventListener('popstate', readAddress)
-addEventListener('focus', loadAgents)
+addEventListener('focus', agents.load)
 addEventListener('beforeprint', () => changeNow({ itemLimit: Infinity }))
 addEventListener('afterprint', () => change({ itemLimit: PAGE_ITEMS }))
 addEventListener('keydown', (event) => {
