@@ -9,7 +9,9 @@ from support.documents import DOCS, Block, of_kind
 from support.hub import Hub
 
 from hub.access.doors import make_base_url
+from hub.access.principal import OPERATOR
 from hub.access.records import SessionRole, TenantRole
+from hub.commands import table as commands
 from hub.web.banner import announce_hub
 
 PAGE = DOCS["operations"]
@@ -41,20 +43,45 @@ async def test_the_first_start_prints_the_link_of_the_page(hub: Hub) -> None:
     assert re.sub(r"hi_\w+", "hi_TOKEN", block.text) in text
 
 
+def read_nginx_headers(with_users: bool) -> dict[str, str]:
+    """Return the headers that nginx sends for ann with the lines of the page, by their names."""
+    users, proxy = of_kind(PAGE, "text", "nginx")
+    text = proxy.text + (users.text if with_users else "")
+    return dict(re.findall(r'proxy_set_header (\S+) "?([^";]*)"?;', text))
+
+
+def fill_in(set_headers: dict[str, str]) -> dict[str, str]:
+    """Replace nginx's variables. nginx does not send a header without a value."""
+    values = {name: NGINX_VARIABLES.get(value, value) for name, value in set_headers.items()}
+    return {name: value for name, value in values.items() if value and name != "Connection"}
+
+
 async def test_nginx_names_the_user_with_the_lines_of_the_page(hub: Hub) -> None:
     """Each header that the lines do not name could come from the client, so they name all that the hub believes."""
     (settings,) = of_kind(PAGE, "toml", "settings", "proxy")
-    (lines,) = of_kind(PAGE, "text", "nginx")
     hub.options = read_options(settings)
     await hub.start()
-    set_headers = dict(re.findall(r'proxy_set_header (\S+) "?([^";]*)"?;', lines.text))
+    set_headers = read_nginx_headers(with_users=True)
     believed = {hub.options["user_header"], "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"}
     assert believed <= set_headers.keys()
-    headers = {name: NGINX_VARIABLES.get(value, value) for name, value in set_headers.items()}
-    headers = {name: value for name, value in headers.items() if value and name != "Connection"}
+    headers = fill_in(set_headers)
     async with aiohttp.ClientSession(headers=headers) as http, http.get(f"{hub.url}/api/v1/me") as response:
         body = await response.json()
     assert (response.status, body["name"], body["role"]) == (200, "ann", "member")
+
+
+async def test_a_browser_signs_in_behind_nginx_with_the_first_lines_of_the_page(hub: Hub) -> None:
+    """Over https: the cookie is for https only."""
+    hub.options = read_options(of_kind(PAGE, "toml", "settings")[0])
+    await hub.start()
+    link = await commands.invite_person(hub.door, OPERATOR, "ann")
+    headers = fill_in(read_nginx_headers(with_users=False)) | {"Origin": hub.options["public_url"]}
+    token = link.partition("#")[2]
+    async with aiohttp.ClientSession(headers=headers) as http:
+        async with http.post(f"{hub.url}/api/v1/sign-in", json={"token": token}) as response:
+            assert response.status == 200, await response.text()
+    cookie = response.headers["Set-Cookie"]
+    assert cookie.startswith("__Host-hubbub=") and "Secure" in cookie
 
 
 def test_the_page_names_every_role() -> None:
