@@ -1,14 +1,8 @@
-"""Load the settings from hubbub.toml, the environment (HUBBUB_*) and flags."""
+"""The settings of a hub. hub.setting_sources loads them."""
 
 import os
-import tomllib
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
-from ipaddress import ip_network
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
 import attrs
 import msgspec
@@ -137,6 +131,9 @@ class Settings:
             return self.data / "cache"
 
 
+URL_VARIABLE, KEY_VARIABLE = "HUBBUB_URL", "HUBBUB_KEY"  # variables of the clients, not settings
+
+
 class ConfigError(Exception):
     """A setting is wrong; the message is one line that names the setting and its source, and says what to do."""
 
@@ -158,149 +155,3 @@ MISSING_ISSUER = (
     'jwt_audience, jwt_keys and jwt_secret have no effect without jwt_issuer: set jwt_issuer = "NAME" to the issuer '
     "of the tokens, the text of their claim iss"
 )
-
-SETTINGS_FILE = "hubbub.toml"
-ENVIRONMENT_PREFIX = "HUBBUB_"
-LIMIT_ENVIRONMENT_PREFIX = "HUBBUB_LIMITS_"
-URL_VARIABLE, KEY_VARIABLE = "HUBBUB_URL", "HUBBUB_KEY"  # variables of the clients, not settings
-# Without None, which no source can set.
-SETTING_TYPES: dict[str, Any] = {
-    field.name: get_args(field.type)[0] if NoneType in get_args(field.type) else field.type
-    for field in attrs.fields(Settings)
-    if field.name != "limits"
-}
-LIMIT_TYPES: dict[str, Any] = {field.name: field.type for field in attrs.fields(Limits)}
-TABLES = {"hubbub": SETTING_TYPES, "limits": LIMIT_TYPES}
-# Settings of earlier versions, with what to do instead.
-GONE_SETTINGS = {
-    "open_to_network": "a hub that is open to the network needs sign-in: set sign_in = true instead, and hosts = [...] "
-    "to the host names of the hub"
-}
-
-# One value from a source: the name of its table in hubbub.toml, its name, and the value.
-Entry = tuple[str, str, Any]
-
-
-def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> Settings:
-    """Return the settings: *flags* override HUBBUB_* of *environ*, and HUBBUB_* override hubbub.toml in *folder*.
-
-    A flag that is None is unset. Relative paths of all sources start at the current folder. Raises ConfigError if
-    hubbub.toml cannot be read, and for an unknown name or a wrong value, even if another source overrides the value.
-    """
-    values: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
-    for table, name, value in (*_from_file(folder / SETTINGS_FILE), *_from_environment(environ), *_from_flags(flags)):
-        values[table][name] = value
-    return Settings(**values["hubbub"], limits=Limits(**values["limits"]))
-
-
-def _from_file(path: Path) -> Iterator[Entry]:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:  # ValueError: not TOML, or not UTF-8
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{SETTINGS_FILE} cannot be read: {reason}") from None
-    for table, entries in document.items():
-        if table not in TABLES:
-            raise ConfigError(
-                f"{SETTINGS_FILE}: {table!r} is outside of [hubbub] and [limits]: put settings into the first, "
-                f"limits into the second{suggest_name(table, list(TABLES)) if isinstance(entries, dict) else ''}"
-            )
-        if not isinstance(entries, dict):
-            raise ConfigError(
-                f"{SETTINGS_FILE}: {table} is not a table: write [{table}] on a line of its own, with its values below"
-            )
-        for name, value in entries.items():
-            yield table, name, _check_entry(f"{SETTINGS_FILE}: {_dotted_name(table, name)}", table, name, value)
-
-
-def _dotted_name(table: str, name: str) -> str:
-    return name if table == "hubbub" else f"{table}.{name}"
-
-
-def _check_entry(location: str, table: str, name: str, value: Any) -> Any:
-    """Return a value of hubbub.toml, converted to the type of its setting or limit; raises ConfigError."""
-    if table == "hubbub" and name in LIMIT_TYPES:
-        raise ConfigError(f"{SETTINGS_FILE}: {name} is a limit: move it to [limits]")
-    _refuse_gone_setting(location, name)
-    if name not in TABLES[table]:
-        kind = "setting" if table == "hubbub" else "limit"
-        raise ConfigError(f"{SETTINGS_FILE}: unknown {kind} {name!r}{suggest_name(name, list(TABLES[table]))}")
-    return _convert(location, TABLES[table][name], value, is_text=False)
-
-
-def _refuse_gone_setting(location: str, name: str) -> None:
-    if name in GONE_SETTINGS:
-        raise ConfigError(f"{location} is gone: {GONE_SETTINGS[name]}")
-
-
-def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
-    variables = {f"{ENVIRONMENT_PREFIX}{name.upper()}": ("hubbub", name) for name in SETTING_TYPES}
-    limits = {f"{LIMIT_ENVIRONMENT_PREFIX}{name.upper()}": ("limits", name) for name in LIMIT_TYPES}
-    for variable, text in environ.items():
-        if (
-            not variable.startswith(ENVIRONMENT_PREFIX)
-            or variable.startswith(f"{ENVIRONMENT_PREFIX}TEST_")
-            or variable in (URL_VARIABLE, KEY_VARIABLE)
-        ):
-            continue
-        location = f"{variable} in the environment or .env"
-        _refuse_gone_setting(location, variable.removeprefix(ENVIRONMENT_PREFIX).lower())
-        if variable not in variables | limits:
-            names = limits if variable.startswith(LIMIT_ENVIRONMENT_PREFIX) else variables
-            raise ConfigError(f"unknown variable {location}{suggest_name(variable.upper(), list(names))}")
-        table, name = (variables | limits)[variable]
-        kind = TABLES[table][name]
-        value = _split_list(text) if kind in (OriginList, HostList, NetworkList) else text
-        yield table, name, _convert(location, kind, value, is_text=True)
-
-
-def _from_flags(flags: Mapping[str, Any]) -> Iterator[Entry]:
-    for name, value in flags.items():
-        if value is not None:
-            yield "hubbub", name, _convert(f"--{name}", SETTING_TYPES[name], value, is_text=True)
-
-
-def _split_list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _convert(location: str, kind: Any, value: Any, is_text: bool) -> Any:
-    """Convert *value* to the type *kind* of its setting; raises ConfigError.
-
-    If *is_text*, text such as "8080" or "true" is converted too.
-    """
-    try:
-        result = msgspec.convert(value, kind, strict=not is_text, dec_hook=_convert_path)
-        _check_addresses(kind, result)
-        return result
-    except ValueError:  # msgspec.ValidationError is one
-        raise ConfigError(f"{location} must be {_describe_type(kind)}") from None
-
-
-def _check_addresses(kind: Any, value: Any) -> None:
-    """Raise ValueError if a value of a NetworkList or a BaseAddress has a malformed address."""
-    if kind is NetworkList:
-        for text in value:
-            ip_network(text)
-    elif kind is BaseAddress:
-        url = urlsplit(value)
-        if not url.hostname or url.port == 0:  # `port` raises ValueError if it is not a number up to 65535
-            raise ValueError("no host, or no port")
-
-
-def _convert_path(kind: type[Any], value: Any) -> Any:
-    if kind is Path and value and isinstance(value, (str, Path)):
-        return Path(value)
-    raise ValueError("not a path")
-
-
-def _describe_type(kind: Any) -> str:
-    return str(kind.__metadata__[0].description)
-
-
-def suggest_name(name: str, names: list[str]) -> str:
-    """Return the end of an error text for an unknown name: a similar known name, or all known names."""
-    matches = get_close_matches(name, names, n=1)
-    return f": did you mean {matches[0]}?" if matches else f": use one of {', '.join(names)}"

@@ -1,6 +1,7 @@
 """Prepare text for display: cut it between characters, replace lone surrogates, hide passwords."""
 
 import re
+from difflib import get_close_matches
 
 MAX_LINE_LENGTH = 300  # code points of a description or an error
 
@@ -37,3 +38,9 @@ def hide_passwords(text: str) -> str:
 def to_one_line(text: str, max_length: int = MAX_LINE_LENGTH, mark: str = "") -> str:
     """Return *text* as one line without lone surrogates, cut to *max_length* code points; see cut() for *mark*."""
     return cut(" ".join(replace_surrogates(text).split()), max_length, mark)
+
+
+def suggest_name(name: str, names: list[str]) -> str:
+    """Return the end of an error text for an unknown name: a similar known name, or all known names."""
+    matches = get_close_matches(name, names, n=1)
+    return f": did you mean {matches[0]}?" if matches else f": use one of {', '.join(names)}"

@@ -30,7 +30,8 @@ class FetchError(Exception):
 
 def settings_folders() -> tuple[Path, Path]:
     """Return the cache folder and the data folder that `hubbub serve` would use in this folder."""
-    from hub.settings import ConfigError, load_settings
+    from hub.setting_sources import load_settings
+    from hub.settings import ConfigError
 
     try:
         settings = load_settings({}, os.environ, Path.cwd())

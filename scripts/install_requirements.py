@@ -6,21 +6,18 @@ Does nothing if all requirements are installed. If pip fails, prints a message a
 names the agents that cannot work. Needs pip.
 """
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
-from hub.cli.env_file import load_env_file
 from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines, has_pip_lines
-from hub.settings import ConfigError, load_settings
+from hub.cli.sources import open_sources
+from hub.settings import ConfigError
 
 
 def main() -> int:
     """Install missing requirements; return the exit status."""
     try:
-        load_env_file()
-        file = load_settings({}, os.environ, Path.cwd()).agents / REQUIREMENTS_FILE
+        file = open_sources().load({}, None).settings.agents / REQUIREMENTS_FILE
     except ConfigError as error:
         raise SystemExit(f"hubbub: {error}") from None
     if not find_missing_lines(file) and not has_pip_lines(file):

@@ -1,14 +1,14 @@
 """The errors of the command line: each is one line, and an exit code."""
 
-import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from hub.settings import ConfigError, Settings, load_settings
+from hub.cli.sources import CONFIG_KEY, CommandSources
+from hub.setting_sources import LoadedSettings
+from hub.settings import ConfigError, Settings
 
 
 class CommandFailed(Exception):
@@ -16,9 +16,16 @@ class CommandFailed(Exception):
 
 
 def load_settings_or_exit(flags: Mapping[str, Any]) -> Settings:
-    """Return the settings of the current folder. If they are wrong, exit with code 2."""
+    """Return the settings of the running command. If they are wrong, exit with code 2."""
+    return load_or_exit(flags).settings
+
+
+def load_or_exit(flags: Mapping[str, Any]) -> LoadedSettings:
+    """Return the settings of the running command, with their origins. If they are wrong, exit with code 2."""
+    context = click.get_current_context()
+    sources: CommandSources = context.obj
     try:
-        return load_settings(flags, os.environ, Path())
+        return sources.load(flags, context.meta.get(CONFIG_KEY))
     except ConfigError as error:
         exit_with(error)
 

@@ -12,11 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from hub import __version__
-from hub.cli.env_file import load_env_file
-from hub.cli.failures import exit_with, load_settings_or_exit
+from hub.cli.failures import exit_with, load_or_exit, load_settings_or_exit
 from hub.cli.operator import OPERATOR_GROUPS
 from hub.cli.remote import REMOTE_COMMANDS
 from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines
+from hub.cli.setting_options import SettingCommand, make_setting_options
+from hub.cli.show_settings import print_settings
+from hub.cli.sources import config_option, open_sources
 from hub.cli.text import to_printable
 from hub.observe.logging import log_to_stderr
 from hub.settings import ConfigError
@@ -25,7 +27,7 @@ from hub.storage.log import LogUnusable
 if TYPE_CHECKING:
     from hub.commands.agents import AgentReport
 
-# click checks nothing: load_settings() checks flags, the settings file and the environment with the same error texts.
+# click checks nothing: hub.setting_sources checks flags, the settings file and the environment with the same errors.
 FOLDER_TYPE = click.Path(path_type=Path)
 
 
@@ -35,27 +37,21 @@ FOLDER_TYPE = click.Path(path_type=Path)
 def cli(context: click.Context) -> None:
     """A hub for AI agents. Settings come from flags, HUBBUB_* variables (also in .env), and hubbub.toml."""
     try:
-        load_env_file()
+        context.obj = open_sources()
     except ConfigError as error:
         exit_with(error)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-@cli.command()
-@click.option("--host", help="The address to listen on (localhost).")
-@click.option("--port", help="The port to listen on (9527); 0 takes a free one.")
-@click.option("--agents", type=FOLDER_TYPE, metavar="DIR", help="The folder of agent files (agents).")
-@click.option("--data", type=FOLDER_TYPE, metavar="DIR", help="The data folder (data).")
-@click.option("--log", metavar="URL", help="The log, as sqlite:///PATH (hub.db in the data folder).")
-@click.option("--reload", is_flag=True, default=None, help="Reload agent files when they change.")
+@cli.command(cls=SettingCommand, params=make_setting_options())
 def serve(**flags: Any) -> None:
     """Run the hub until Ctrl-C."""
-    settings = load_settings_or_exit(flags)
+    loaded_settings = load_or_exit(flags)
     from hub.web.server import run_hub  # here, so that --help does not load aiohttp
 
     try:
-        code = run_hub(settings, click.echo)
+        code = run_hub(loaded_settings, click.echo)
     except (ConfigError, LogUnusable, OSError) as error:
         exit_with(error)
     sys.exit(code)
@@ -87,8 +83,16 @@ def run_check(**flags: Any) -> None:
     sys.exit(1 if lines else 0)
 
 
-for command in (*REMOTE_COMMANDS, *OPERATOR_GROUPS):
+def _add_config_option(command: click.Command) -> None:
+    """Add --config to a command and to the commands of a group. After a group's name, it would be one option more."""
+    command.params.append(config_option)
+    for member in command.commands.values() if isinstance(command, click.Group) else ():
+        _add_config_option(member)
+
+
+for command in (print_settings, *REMOTE_COMMANDS, *OPERATOR_GROUPS):
     cli.add_command(command)
+_add_config_option(cli)
 
 
 def _call_offline(use_case: str, flags: dict[str, Any]) -> Any:

@@ -22,8 +22,7 @@ from hub.hosting.hosted import Agent
 from hub.hosting.importing import run_import
 from hub.hosting.modules import PACKAGE
 from hub.plugins import PluginError, find_plugins, load_plugin, plugin_error
-from hub.settings import suggest_name
-from hub.text import to_one_line
+from hub.text import suggest_name, to_one_line
 
 # The adapters of the hub, by kind. Other packages add adapters with entry points of the group `hubbub.adapters`.
 ADAPTER_MODULES = {"openai_chat": "hub.adapters.openai_chat"}

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 
 import attrs
+import structlog
 from aiohttp import WSCloseCode, web
 
 from hub.access.doors import check_bind, make_base_url
@@ -15,6 +16,7 @@ from hub.commands.hub import Hub, open_hub
 from hub.forks import call_in_children, replace_with_null
 from hub.observe.logging import log_to_stderr
 from hub.observe.output import make_output_nonblocking
+from hub.setting_sources import LoadedSettings
 from hub.settings import Settings
 from hub.web.accepting import Acceptor, make_acceptor
 from hub.web.app import make_app
@@ -27,6 +29,8 @@ from hub.web.websocket import close_all_sockets
 
 LISTEN_BACKLOG = 4096  # for many reconnects at once: a client past this limit retries only after a second
 
+log = structlog.get_logger()
+
 
 @attrs.frozen
 class Servers:
@@ -37,15 +41,19 @@ class Servers:
     control: ControlServer | None
 
 
-def run_hub(settings: Settings, announce: Callable[[str], None]) -> int:
+def run_hub(loaded_settings: LoadedSettings, announce: Callable[[str], None]) -> int:
     """Run a hub until SIGINT, SIGTERM or SIGHUP, and return the exit code.
 
     *announce* is called with each line of the banner. Raises ConfigError, LogUnusable or OSError, each with one line
     for the operator.
     """
+    settings = loaded_settings.settings
     check_bind(settings)
     drain_output = make_output_nonblocking()
     log_to_stderr()
+    if loaded_settings.service_variables:
+        hint = "they come from a service of Kubernetes; the hub takes no setting from them"
+        log.info("variables ignored", variables=", ".join(loaded_settings.service_variables), hint=hint)
     with asyncio.Runner(loop_factory=lambda: make_loop(settings.limits.agent_threads)) as loop_runner:
         loop_runner.run(_serve(settings, announce, drain_output))
     return 0

@@ -184,7 +184,7 @@ def test_wrong_settings_are_refused_in_one_line(place: Path, command: str) -> No
     [
         (b"A=\xff\n", ".env cannot be read: 'utf-8' codec can't decode byte 0xff"),
         (b"A=x\0\n", ".env cannot be read: embedded null byte"),
-        (b"HUBBUB_PORT=x\n", "HUBBUB_PORT in the environment or .env must be a whole number"),
+        (b"HUBBUB_PORT=x\n", "HUBBUB_PORT in .env must be a whole number"),
     ],
 )
 def test_a_wrong_env_file_is_refused_in_one_line(place: Path, data: bytes, line: str) -> None:

@@ -29,7 +29,7 @@ from hub.cli.main import cli
 from hub.hosting.folder import Agents
 from hub.messages import BODIES, NOTICES, Event
 from hub.protocols import open_protocol
-from hub.settings import load_settings
+from hub.setting_sources import load_settings
 from hub.storage.sqlite.event_rows import event_to_commit
 from hub.storage.sqlite.migrations import MIGRATIONS
 from hub.web.app import make_app

@@ -16,7 +16,8 @@ from hub.errors import HubError
 from hub.hosting.contract import Marks, Run
 from hub.limits import KiB, Limits, MiB
 from hub.messages import BODIES, COMMANDS, NOTICES, StopReason, codes, pieces
-from hub.settings import ENVIRONMENT_PREFIX, SETTING_TYPES, Settings
+from hub.setting_sources import ENVIRONMENT_PREFIX, SETTING_TYPES, flag_name
+from hub.settings import Settings
 
 UNITS = {"MiB": MiB, "KiB": KiB, "s": 1}
 
@@ -102,7 +103,7 @@ def test_every_setting_is_on_the_start_page_with_its_default_variable_and_flag()
     flags = {option for parameter in cli.commands["serve"].params for option in parameter.opts}
     for name, (variable, flag, default, _) in table.items():
         assert variable == ENVIRONMENT_PREFIX + name.upper()
-        assert flag == (f"--{name}" if f"--{name}" in flags else "-")
+        assert flag == flag_name(name) and flag in flags
         value = getattr(Settings(), name)
         if isinstance(value, (str, Path)):
             assert default == str(value)

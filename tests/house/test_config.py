@@ -9,7 +9,8 @@ import pytest
 from support.documents import ROOT
 
 from hub.limits import Limits
-from hub.settings import ConfigError, Settings, load_settings
+from hub.setting_sources import load_settings
+from hub.settings import ConfigError, Settings
 
 
 def write(folder: Path, text: str) -> Path:
@@ -219,7 +220,7 @@ def test_the_error_about_a_wrong_value_in_the_environment_names_its_variable(
 ) -> None:
     """The error contains the variable and the allowed values."""
     message = refusal(tmp_path, environ={name: text})
-    assert message.startswith(f"{name} in the environment or .env must be ") and wanted in message
+    assert message.startswith(f"{name} in the environment must be ") and wanted in message
 
 
 def test_origins_and_hosts_have_all_forms_that_browsers_send(tmp_path: Path) -> None:
@@ -286,10 +287,7 @@ def test_the_error_about_a_setting_of_an_earlier_version_says_what_replaced_it(t
     message = refusal(tmp_path, "[hubbub]\nopen_to_network = true")
     assert message.startswith("hubbub.toml: open_to_network is gone: ") and "sign_in = true" in message
     message = refusal(tmp_path, environ={"HUBBUB_OPEN_TO_NETWORK": "true"})
-    assert (
-        message.startswith("HUBBUB_OPEN_TO_NETWORK in the environment or .env is gone: ")
-        and "sign_in = true" in message
-    )
+    assert message.startswith("HUBBUB_OPEN_TO_NETWORK in the environment is gone: ") and "sign_in = true" in message
 
 
 def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
@@ -321,7 +319,7 @@ def test_the_settings_need_no_extra() -> None:
         from pathlib import Path
         for name in ("click", "rich", "typed_settings"):
             sys.modules[name] = None
-        from hub.settings import load_settings
+        from hub.setting_sources import load_settings
         print(load_settings({}, {"HUBBUB_PORT": "1"}, Path("nowhere")).port)
     """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -353,9 +351,7 @@ def test_an_unknown_limit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hubbub.toml").unlink()
     with pytest.raises(ConfigError, match="did you mean HUBBUB_LIMITS_QUEUED_RUNS"):
         load_settings({}, {"HUBBUB_LIMITS_QUEUED_RUN": "5"}, tmp_path)
-    with pytest.raises(
-        ConfigError, match="HUBBUB_LIMITS_RUN_SECONDS in the environment or .env must be a number of seconds"
-    ):
+    with pytest.raises(ConfigError, match="HUBBUB_LIMITS_RUN_SECONDS in the environment must be a number of seconds"):
         load_settings({}, {"HUBBUB_LIMITS_RUN_SECONDS": "soon"}, tmp_path)
 
 

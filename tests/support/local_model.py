@@ -7,7 +7,7 @@ import pytest
 from support.documents import ROOT
 
 from hub.adapters import local_model
-from hub.settings import load_settings
+from hub.setting_sources import load_settings
 
 FETCHED = Path(os.environ.get("HUBBUB_TEST_MODEL_CACHE") or load_settings({}, os.environ, ROOT).cache_folder)
 needs_model = pytest.mark.skipif(
