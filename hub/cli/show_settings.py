@@ -18,7 +18,7 @@ from hub.settings import Secret, Settings
 from hub.text import hide_passwords
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class _Row:
     """One value, ready to be shown: that of a secret is left out."""
 
@@ -52,7 +52,13 @@ def _make_rows(loaded_settings: LoadedSettings) -> Iterator[_Row]:
                 else getattr(loaded_settings.settings.limits, name)
             )
             is_hidden = SETTING_TYPES.get(name) is Secret and value is not None
-            yield _Row(table, name, None if is_hidden else value, is_hidden, loaded_settings.get_origin(table, name))
+            yield _Row(
+                table=table,
+                name=name,
+                value=None if is_hidden else value,
+                is_hidden=is_hidden,
+                origin=loaded_settings.get_origin(table, name),
+            )
 
 
 def _find_value(settings: Settings, name: str) -> Any:
