@@ -116,9 +116,10 @@ def refuse_call(run: "Run", agent: str, message: str) -> Call:
 class Run:
     """The message to answer, its context, and the functions of the hub that an agent may use.
 
-    *id*, *agent* and *session* are ids. *principal* is the author of *message*. *history* holds the earlier messages of
-    the session, oldest first, by default at most 100. *parts* are the images, files and other parts of the message (see
-    hub.messages.parts). *metadata* is any JSON object that the client sent with the message.
+    *id*, *agent* and *session* are ids. *principal* is who asks for the answer: the author of *message*, or the
+    principal that had it answered again. *history* holds the earlier messages of the session, oldest first, by default
+    at most 100. *parts* are the images, files and other parts of the message (see hub.messages.parts). *metadata* is
+    any JSON object that the client sent with the message.
     """
 
     id: str

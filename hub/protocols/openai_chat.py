@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import orjson
 
-from hub.errors import AgentError, Busy, HubError, PrincipalQuotaExceeded, UnknownAgent
+from hub.errors import AgentError, HubError, PrincipalQuotaExceeded, Unauthenticated, UnknownAgent
 from hub.ids import quote
 from hub.messages import Chunk, Event, Id, Notice, Reset, Role, RunError, RunFinished, RunStarted, Usage, WholeMessage
 from hub.protocols.reading import split_error
@@ -160,12 +160,13 @@ def openai_error_of(error: Exception) -> OpenAIError:
         return error
     if isinstance(error, UnknownAgent):
         return OpenAIError(404, "invalid_request_error", error.message, "model", "model_not_found")
-    if isinstance(error, Busy):
-        return OpenAIError(429, "rate_limit_error", error.message, None, error.code)
+    if isinstance(error, Unauthenticated):
+        return OpenAIError(401, "invalid_request_error", error.message, None, "invalid_api_key")
     if isinstance(error, PrincipalQuotaExceeded):
         return OpenAIError(429, "insufficient_quota", error.message, None, error.code)
     if isinstance(error, HubError):
-        kind = "invalid_request_error" if error.status < 500 else "server_error"
+        kind = "rate_limit_error" if error.status == 429 else "invalid_request_error"
+        kind = kind if error.status < 500 else "server_error"
         return OpenAIError(error.status, kind, error.message, None, error.code)
     if isinstance(error, AgentError):
         status = AGENT_ERROR_STATUS.get(error.code, 422)

@@ -111,6 +111,7 @@ ROUTES = (
 
 ERROR_TEXTS = {404: "no such path: /docs lists all paths, and the WebSocket is at /api/v1/ws", 505: HTTP_1_0_HINT}
 ID_FIELDS_OF_ERRORS, QUOTA_FIELDS = ("sessionId", "runId", "messageId"), ("limit", "used", "renewsAt")
+OPENAI_HANDLERS = {route.handler for route in openai.ROUTES}
 # True if the Host or the Origin was refused. The page that sent the request must not read the error response.
 ORIGIN_REFUSED_KEY = web.RequestKey("origin_refused", bool)
 
@@ -125,10 +126,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
         return await handler(request)
     except HubError as refusal:
         request[ORIGIN_REFUSED_KEY] = isinstance(refusal, Refused)
-        names = ID_FIELDS_OF_ERRORS if _is_message_stored(refusal) else QUOTA_FIELDS
-        fields = {name: refusal.fields[name] for name in names if name in refusal.fields}
-        response = json_response(ErrorBody(error=refusal.message, code=refusal.code, **fields), status=refusal.status)
-        response.headers.update(make_error_headers(refusal))
+        response = _make_response(request, refusal)
         response.force_close()
         return response
     except web.HTTPException as error:
@@ -146,6 +144,16 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
         return json_response(
             ErrorBody(error="the hub failed: the reason is in its output", code="internal"), status=500
         )
+
+
+def _make_response(request: web.Request, refusal: HubError) -> web.Response:
+    if request.match_info.handler in OPENAI_HANDLERS:
+        return openai.make_openai_response(refusal)
+    names = ID_FIELDS_OF_ERRORS if _is_message_stored(refusal) else QUOTA_FIELDS
+    fields = {name: refusal.fields[name] for name in names if name in refusal.fields}
+    response = json_response(ErrorBody(error=refusal.message, code=refusal.code, **fields), status=refusal.status)
+    response.headers.update(make_error_headers(refusal))
+    return response
 
 
 def _is_message_stored(refusal: HubError) -> bool:

@@ -113,8 +113,8 @@ async def test_the_openapi_document_has_the_statuses_of_each_route(http: aiohttp
     assert "`agent_broken`" in paths["/api/v1/agents/{agentId}/ws"]["get"]["responses"]["503"]["description"]
     assert set(paths["/health"]["get"]["responses"]) == {"200", "403", "500"}
     openai = paths["/v1/chat/completions"]["post"]["responses"]
-    forms = {status: openai[status]["content"]["application/json"]["schema"]["$ref"] for status in ("403", "404")}
-    assert forms["403"].endswith("/ErrorBody") and forms["404"].endswith("/OpenAIErrorBody")
+    forms = {status: openai[status]["content"]["application/json"]["schema"]["$ref"] for status in ("403", "505")}
+    assert forms["505"].endswith("/ErrorBody") and forms["403"].endswith("/OpenAIErrorBody")
 
 
 @pytest.mark.parametrize("path", ["sessions", "sessions/{id}/chat", "files", "agents/{id}/agui", "chat/completions"])

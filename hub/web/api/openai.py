@@ -27,6 +27,7 @@ from hub.errors import (
     SessionDeleted,
     StorageUnavailable,
     UnknownAgent,
+    UnknownSession,
 )
 from hub.messages import Chat, Id, PageRequest, Usage
 from hub.protocols import openai_chat
@@ -36,8 +37,24 @@ from hub.protocols.splitting import split_text
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
 from hub.web.loss import watch_connection
-from hub.web.routes import API_PREFIX, HUB_KEY, STREAM_CONTENT, Handler, Route, limits_of, refuse_http_1_0
+from hub.web.routes import (
+    API_PREFIX,
+    HUB_KEY,
+    STREAM_CONTENT,
+    Handler,
+    Route,
+    limits_of,
+    make_error_headers,
+    refuse_http_1_0,
+)
 from hub.web.sse import EventStream
+
+
+def make_openai_response(error: Exception) -> web.Response:
+    """Return the response for a HubError, an AgentError or a TimeoutError, in OpenAI's form."""
+    openai_error = openai_chat.openai_error_of(error)
+    headers = make_error_headers(error) if isinstance(error, HubError) else None
+    return web.json_response(openai_error.body, status=openai_error.status, headers=headers)
 
 
 def with_openai_errors(handler: Handler) -> Handler:
@@ -48,8 +65,7 @@ def with_openai_errors(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except (OpenAIError, HubError, AgentError, TimeoutError) as error:
-            openai_error = openai_chat.openai_error_of(error)
-            return web.json_response(openai_error.body, status=openai_error.status)
+            return make_openai_response(error)
         except ConnectionError:
             return web.Response(status=499)  # the client has disconnected, and reads no response
 
@@ -212,6 +228,7 @@ ROUTES = (
         },
         raises=(
             UnknownAgent,
+            UnknownSession,
             AgentBroken,
             IdReused,
             SessionDeleted,

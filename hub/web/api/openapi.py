@@ -153,7 +153,7 @@ def _responses(route: Route, refs_by_kind: dict[Any, Schema]) -> Schema:
 
 
 OPEN_TAGS = ("Health", "Pages", "Documents")  # the tags of routes that need no sign-in
-ERROR_BODY_STATUSES = (403, 500, 505)  # error_middleware reports these errors, always with an ErrorBody
+ERROR_BODY_STATUSES = (500, 505)  # error_middleware reports these errors, always with an ErrorBody
 
 
 def _list_errors(route: Route) -> Iterator[tuple[str, int]]:
