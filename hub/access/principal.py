@@ -15,7 +15,8 @@ class Principal:
 
     *role* is the role in the tenant, or `operator` (may do everything), or `nobody` (has not signed in). If *agents* is
     not None, the principal may use only these agents. *expires* (ms) is the end of the credential, or 0. *address* is
-    the IP address from which the principal asks, for the audit.
+    the IP address from which the principal asks, for the audit. *version* is that of the Directory when it made this
+    object.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Principal:
     credential_id: str = ""
     expires: int = 0
     address: str = attrs.field(default="", eq=False)
+    version: int = attrs.field(default=0, eq=False)
 
     @tenant.validator
     def _check_tenant(self, attribute: object, tenant: str) -> None:
@@ -59,7 +61,7 @@ OPERATOR = Principal(id="operator", name="operator", kind="program", role="opera
 NOBODY = Principal(id="nobody", name="nobody", role="nobody")
 
 
-def make_principal(record: PrincipalRecord, credential: Credential) -> Principal:
+def make_principal(record: PrincipalRecord, credential: Credential, version: int) -> Principal:
     """Return the principal that signs in with *credential*."""
     return Principal(
         id=record.id,
@@ -70,4 +72,5 @@ def make_principal(record: PrincipalRecord, credential: Credential) -> Principal
         agents=credential.agents,
         credential_id=credential.id,
         expires=credential.expires,
+        version=version,
     )

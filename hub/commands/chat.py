@@ -36,7 +36,7 @@ def _answer_sender(client: ClientHandle | None, session: LiveSession, command: C
     if client is None:
         return
     channel, schedule, run_id = session.channel, session.schedule, accepted.runId
-    answer_and_subscribe(client, channel, accepted)
+    answer_and_subscribe(client, session, accepted)
     if command.stream is False:
         is_new = schedule.is_queued(run_id) or (accepted.status != "duplicate" and schedule.has_run(run_id))
         client.hub.node.registry.deliver_whole_messages(client.connection, channel, run_id, accepted.seq, is_new)
@@ -124,6 +124,7 @@ async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
     async with use_session(hub, principal, "write", key, may_create=True) as session:
         accepted = await session.admission.admit(command, principal.author, agent)
         await session.schedule.wait_for_end_or_drain(accepted.runId)
+        check_session(hub, await hub.directory.renew(principal), "read", session)
         result = await read_outcome(hub.node.log.events, session, accepted)
     if result.stopReason is None and hub.node.is_draining:
         ids = {"sessionId": accepted.sessionId, "runId": accepted.runId, "messageId": accepted.messageId}

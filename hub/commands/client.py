@@ -13,7 +13,7 @@ from hub.commands.hub import Hub
 from hub.delivery.catchup import CatchUp
 from hub.delivery.connection import Connection
 from hub.delivery.transport import Transport, install_flow_control
-from hub.errors import HubError
+from hub.errors import CredentialRevoked, HubError
 from hub.ids import Key
 from hub.messages import Command, Error, Notice
 from hub.node.history import read_reset_messages
@@ -194,4 +194,6 @@ def attach(
     node.registry.connections.add(connection)
     client = ClientHandle(hub=hub, principal=principal, connection=connection, agent=agent, session=session)
     hub.clients.add(client)
+    if not hub.directory.is_current(principal):  # a change since the request came has not reached this client
+        client.end(CredentialRevoked())
     return client

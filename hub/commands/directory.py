@@ -8,7 +8,7 @@ import attrs
 from hub.access.principal import Principal, make_principal
 from hub.access.records import Credential, CredentialKind, PrincipalRecord, TenantRole, make_name
 from hub.access.secrets import hash_secret, is_secret_of, parse_token
-from hub.errors import Unauthenticated
+from hub.errors import CredentialExpired, CredentialRevoked, Unauthenticated
 from hub.seams import Seams
 from hub.storage.log import AccessStore
 
@@ -40,7 +40,8 @@ class ForeignUser:
 class Directory:
     """Finds the principal of a credential.
 
-    *version* changes with each drop(): what was read before the change is then not kept. *read_jwt* verifies a JWT; it
+    *version* changes with each drop(): what was read before the change is then not kept. *changes* has the version of
+    the last change of each principal, since the start. *read_jwt* verifies a JWT; it
     is None if JWTs are not configured. *uses* are the times of the last uses by credential, until they are saved.
     *used_links* are the one-time links whose use is being saved. *creation_lock* is held while a principal is
     looked for and made.
@@ -53,6 +54,7 @@ class Directory:
     uses: dict[str, int] = attrs.Factory(dict)
     used_links: set[str] = attrs.Factory(set)
     version: int = 0
+    changes: dict[str, int] = attrs.Factory(dict)
     creation_lock: asyncio.Lock = attrs.Factory(asyncio.Lock)
     _cache: dict[str, CredentialOwner] = attrs.Factory(dict)
 
@@ -80,12 +82,23 @@ class Directory:
                 owner = await self.find_owner(user.credential_id) or await self._create(user)
         return attrs.evolve(self._admit(owner), expires=user.expires)
 
-    async def find_current(self, principal: Principal) -> Principal | None:
-        """Return a principal as its credential and its record are now, or None if they are no longer valid."""
+    def is_current(self, principal: Principal) -> bool:
+        """Return whether neither the principal nor a credential of it has changed since this object was made."""
+        return principal.version >= self.changes.get(principal.id, 0)
+
+    async def renew(self, principal: Principal) -> Principal:
+        """Return a principal as its credential and its record are now.
+
+        Raises CredentialExpired, CredentialRevoked, StorageUnavailable.
+        """
+        if 0 < principal.expires <= self.seams.now():
+            raise CredentialExpired()
+        if self.is_current(principal):
+            return principal
         owner = await self.find_owner(principal.credential_id)
         if owner is None or owner[0].revoked:
-            return None
-        current = make_principal(owner[1], owner[0])
+            raise CredentialRevoked()
+        current = make_principal(owner[1], owner[0], self.version)
         return attrs.evolve(current, expires=principal.expires, address=principal.address)
 
     async def find_owner(self, credential_id: str) -> CredentialOwner | None:
@@ -106,6 +119,7 @@ class Directory:
     def drop(self, principal_id: str) -> None:
         """Forget a principal and its credentials. Call this in the step after the commit of a change."""
         self.version += 1
+        self.changes[principal_id] = self.version
         for name in [name for name, (_, record) in self._cache.items() if record.id == principal_id]:
             del self._cache[name]
 
@@ -121,7 +135,7 @@ class Directory:
         if credential.revoked or 0 < credential.expires <= now:
             raise Unauthenticated()
         self.uses[credential.id] = now
-        return make_principal(record, credential)
+        return make_principal(record, credential, self.version)
 
     async def _create(self, user: ForeignUser) -> CredentialOwner:
         now = self.seams.now()

@@ -4,7 +4,7 @@ from hub.commands.client import ClientHandle
 from hub.commands.guard import find_role, make_unknown_session_error
 from hub.commands.hub import Hub
 from hub.delivery.channel import Subscription
-from hub.errors import CredentialRevoked
+from hub.errors import CredentialRevoked, Unauthenticated
 from hub.ids import Key, id_of
 from hub.messages import Error, RoleNotice
 
@@ -48,22 +48,32 @@ async def refresh_clients(hub: Hub, principal_id: str) -> None:
     closed, because their permissions are not known.
     """
     hub.directory.drop(principal_id)
-    for client in hub.clients.list_of(principal_id):
-        try:
-            principal = await hub.directory.find_current(client.principal)
-        except Exception:
+    clients = hub.clients.list_of(principal_id)
+    try:
+        for client in clients:
+            await _refresh(hub, client)
+    except Exception:
+        for client in clients:
             client.end(CredentialRevoked())
-            raise
-        if client.is_closed:
-            continue
-        if principal is None:
-            client.end(CredentialRevoked())
-        elif principal != client.principal:
-            client.sign_in(principal)
-            _recheck_client(hub, client)
+        raise
 
 
-def _recheck_client(hub: Hub, client: ClientHandle) -> None:
+async def _refresh(hub: Hub, client: ClientHandle) -> None:
+    old_principal = client.principal
+    try:
+        principal = await hub.directory.renew(old_principal)
+    except Unauthenticated as refusal:
+        if client.principal is old_principal:  # an `auth` has not replaced the credential meanwhile
+            client.end(refusal)
+        return
+    if client.principal is old_principal and not client.is_closed:
+        client.sign_in(principal)
+        if principal != old_principal:
+            recheck_client(hub, client)
+
+
+def recheck_client(hub: Hub, client: ClientHandle) -> None:
+    """End the subscriptions of a client that its principal may no longer have."""
     connection = client.connection
     for group in list(connection.groups):
         if not client.principal.can_use(group.rpartition("/")[2]):

@@ -64,6 +64,8 @@ def check_grants(
     """
     if principal.is_operator:
         return
+    if not hub.directory.is_current(principal):
+        raise Denied("your permissions have just changed: send the command again", sessionId=id_of(key))
     if grants is None and may_create:
         check_action(principal, "create")
         return
@@ -104,6 +106,7 @@ async def use_session(
     If the session does not exist and *may_create* is set, the principal becomes its owner: the next command of another
     principal sees that. Raises the errors of SessionLoader.use() and of check_grants().
     """
+    principal = await hub.directory.renew(principal)
     async with hub.node.loader.use(key) as session:
         check_session(hub, principal, action, session, may_create)
         if may_create and not session.exists and not principal.is_operator:
@@ -119,6 +122,25 @@ def check_session(
     Call this after each await before a lasting effect.
     """
     check_grants(hub, principal, action, session.key, session.grants if session.exists else None, may_create)
+
+
+@asynccontextmanager
+async def change_grants(
+    hub: Hub, principal: Principal, action: Action, key: Key, may_create: bool = False
+) -> AsyncIterator[LiveSession]:
+    """Use a session as use_session() does, while no other task changes its grants and invites."""
+    async with use_session(hub, principal, action, key, may_create) as session, session.grants_lock:
+        check_again(hub, principal, action, session)
+        yield session
+
+
+def check_again(hub: Hub, principal: Principal, action: Action, session: LiveSession) -> None:
+    """Raise the errors of check_session(), and SessionDeleted. Save a grant or an invite without an await after this.
+
+    The session may be deleted during an await, and made anew by another principal: the grant would be in its session.
+    """
+    session.channel.refuse_if_deleted()
+    check_session(hub, principal, action, session)
 
 
 def find_role(hub: Hub, principal: Principal, session: LiveSession) -> SessionRole | None:

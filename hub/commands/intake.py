@@ -231,5 +231,5 @@ class Intake:
             end_subscription(client.hub, client.principal, command.sessionId, client)
         elif isinstance(command, Cancel) and isinstance(result, Accepted):
             if command.queued or result.status == "started":
-                with suppress(NotRunning):
+                with suppress(HubError):  # the run has ended, or the client may no longer stop it
                     cancel_now(client.hub, client.principal, replace(command, runId=result.runId))

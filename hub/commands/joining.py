@@ -33,14 +33,16 @@ def reserve_subscription(client: ClientHandle, key: Key) -> Iterator[None]:
         client.reserved_keys -= {key}
 
 
-def answer_and_subscribe(client: ClientHandle, channel: Channel, accepted: Accepted, event_count: int = 1) -> None:
+def answer_and_subscribe(client: ClientHandle, session: LiveSession, accepted: Accepted, event_count: int = 1) -> None:
     """Answer a chat, and subscribe its sender.
 
     A new subscription starts with the last *event_count* events up to the accepted one, or with an older run that is
-    active. An existing subscription to the whole session keeps its cursor. Raises SessionDeleted, before the answer is
-    written.
+    active. An existing subscription to the whole session keeps its cursor. Raises SessionDeleted, and UnknownSession if
+    the client may no longer read the session, before the answer is written.
     """
+    channel = session.channel
     channel.refuse_if_deleted()
+    check_session(client.hub, client.principal, "read", session)
     client.answer(accepted)
     sub = client.connection.subscriptions.get(channel.key)
     if sub is None or sub.run_ids is not None:

@@ -8,7 +8,7 @@ from hub.access.principal import Principal
 from hub.access.records import Grant, SessionInvite, SessionRole
 from hub.access.secrets import SECRET_BYTES, Token
 from hub.commands.enforcing import announce_role, recheck_session
-from hub.commands.guard import use_session
+from hub.commands.guard import change_grants, check_again, use_session
 from hub.commands.hub import Hub
 from hub.days import DAY_MS
 from hub.errors import LastOwner, UnknownInvite, UnknownMember
@@ -58,22 +58,21 @@ async def change_member(
     StorageUnavailable.
     """
     key, store = hub.make_key(principal, session_id), hub.node.log.access
-    async with use_session(hub, principal, "manage", key) as session:
-        record = await store.find_principal(member_id)
-        if record is None or (record.tenant != principal.tenant and not principal.is_operator):
-            raise UnknownMember(f"there is no principal {member_id}: use the id of a member, or send an invite")
-        async with session.grants_lock:
-            owners = [name for name, owner_role in session.grants.items() if owner_role == "owner"]
-            if owners == [member_id] and role != "owner":
-                raise LastOwner("the last owner of a session keeps the role: make another member owner first")
-            if role is not None:
-                await store.save(Grant(key, member_id, role))
-                session.grants[member_id] = role
-            else:
-                await store.remove(Grant(key, member_id, "viewer"))
-                session.grants.pop(member_id, None)
-            recheck_session(hub, key)
-            announce_role(hub, key, member_id)
+    record = await store.find_principal(member_id)
+    if record is None or (record.tenant != principal.tenant and not principal.is_operator):
+        raise UnknownMember(f"there is no principal {member_id}: use the id of a member, or send an invite")
+    async with change_grants(hub, principal, "manage", key) as session:
+        owners = [name for name, owner_role in session.grants.items() if owner_role == "owner"]
+        if owners == [member_id] and role != "owner":
+            raise LastOwner("the last owner of a session keeps the role: make another member owner first")
+        if role is not None:
+            await store.save(Grant(key, member_id, role))
+            session.grants[member_id] = role
+        else:
+            await store.remove(Grant(key, member_id, "viewer"))
+            session.grants.pop(member_id, None)
+        recheck_session(hub, key)
+        announce_role(hub, key, member_id)
     return await list_members(hub, principal, session_id) if member_id != principal.id or role is not None else ()
 
 
@@ -93,8 +92,9 @@ async def create_invite(hub: Hub, principal: Principal, session_id: str, role: I
         created=now,
         expires=now + int(days * DAY_MS),
     )
-    async with use_session(hub, principal, "manage", key, may_create=True) as session:
+    async with change_grants(hub, principal, "manage", key, may_create=True) as session:
         await hub.node.loader.create(session)
+        check_again(hub, principal, "manage", session)
         await hub.node.log.access.save(record)
     return attrs.evolve(_describe(record), link=hub.make_link(token.text))
 
@@ -111,7 +111,7 @@ async def revoke_invite(hub: Hub, principal: Principal, session_id: str, invite_
     Raises UnknownInvite, UnknownSession, StorageUnavailable.
     """
     key = hub.make_key(principal, session_id)
-    async with use_session(hub, principal, "manage", key):
+    async with change_grants(hub, principal, "manage", key):
         record = await hub.node.log.access.find_invite(invite_id)
         if record is None or record.key != key or record.revoked:
             raise UnknownInvite(f"there is no invite {invite_id} in this session")

@@ -9,8 +9,8 @@ from hub.access.permissions import BROADCAST_PREFIX
 from hub.access.principal import Principal
 from hub.access.records import Credential, Grant, PrincipalKind, PrincipalRecord, TenantRole, make_name
 from hub.access.secrets import SECRET_BYTES, Token, TokenKind
-from hub.commands.enforcing import recheck_session, refresh_clients
-from hub.commands.guard import use_session
+from hub.commands.enforcing import refresh_clients
+from hub.commands.guard import change_grants
 from hub.commands.hub import Hub
 from hub.commands.sessions import list_keys
 from hub.days import DAY_MS
@@ -139,13 +139,10 @@ async def remove_principal(hub: Hub, principal: Principal, name: str) -> Princip
     Raises UnknownPrincipal, AmbiguousName, StorageUnavailable.
     """
     record = await find_principal(hub, principal, name)
-    grants = await hub.node.log.access.list_grants(record.id)
     await hub.node.log.access.remove(record)
+    for session in hub.node.sessions.values():
+        session.grants.pop(record.id, None)
     await refresh_clients(hub, record.id)
-    for grant in grants:
-        async with hub.node.loader.use(grant.key) as session:
-            session.grants.pop(record.id, None)
-            recheck_session(hub, grant.key)
     return record
 
 
@@ -164,9 +161,8 @@ async def adopt_sessions(hub: Hub, principal: Principal, name: str) -> int:
 
 
 async def _adopt(hub: Hub, principal: Principal, key: Key, owner_id: str) -> bool:
-    async with use_session(hub, principal, "manage", key) as session, session.grants_lock:
-        grants = await hub.node.log.access.find_grants(key)
-        if grants is None or "owner" in grants.values():
+    async with change_grants(hub, principal, "manage", key) as session:
+        if "owner" in session.grants.values():
             return False
         await hub.node.log.access.save(Grant(key, owner_id, "owner"))
         session.grants[owner_id] = "owner"

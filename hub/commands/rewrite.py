@@ -23,7 +23,7 @@ async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client
         async with use_session(hub, principal, "write", key) as session:
             check = partial(check_agent, hub, principal)
             accepted = await rewriting.regenerate_answer(session, command, principal.author, check)
-            answer_and_subscribe(client, session.channel, accepted)
+            answer_and_subscribe(client, session, accepted)
     return accepted
 
 
@@ -39,7 +39,7 @@ async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHand
             check = partial(check_agent, hub, principal)
             accepted = await rewriting.edit_message(session, command, principal.author, client.agent, check)
             # Two events: the removal of the old messages, and the new message.
-            answer_and_subscribe(client, session.channel, accepted, event_count=2)
+            answer_and_subscribe(client, session, accepted, event_count=2)
     return accepted
 
 

@@ -3,17 +3,18 @@
 import attrs
 
 from hub.access.permissions import SESSION_ROLES
-from hub.access.principal import LOCAL, OPERATOR, Principal, make_principal
-from hub.access.records import Credential, Grant, PrincipalRecord, make_name
+from hub.access.principal import LOCAL, NOBODY, OPERATOR, Principal, make_principal
+from hub.access.records import Credential, Grant, PrincipalRecord, SessionRole, make_name
 from hub.access.secrets import SECRET_BYTES, Token, is_secret_of, parse_token
 from hub.commands.client import ClientHandle
 from hub.commands.directory import ForeignUser
-from hub.commands.enforcing import announce_role, refresh_clients
-from hub.commands.guard import use_session
+from hub.commands.enforcing import announce_role, recheck_client, refresh_clients
+from hub.commands.guard import change_grants, check_again
 from hub.commands.hub import Hub
-from hub.errors import BadLink, Unauthenticated
-from hub.ids import id_of, tenant_of
+from hub.errors import BadLink, Denied, Unauthenticated, UnknownSession
+from hub.ids import tenant_of
 from hub.messages import Auth, Ok
+from hub.sessions.session import LiveSession
 
 COOKIE_MS = 30 * 24 * 3_600_000  # how long a browser stays signed in
 
@@ -47,11 +48,16 @@ async def auth(hub: Hub, principal: Principal, command: Auth, client: ClientHand
 async def sign_in_client(hub: Hub, client: ClientHandle, token: str) -> None:
     """Make the principal of *token* the principal of a client. Raises the errors of auth()."""
     principal = await authenticate(hub, client.principal, token)
-    if client.principal.is_signed_in and principal.id != client.principal.id:
+    if client.is_closed:  # its old credential was revoked during the await
+        raise Unauthenticated()
+    old_principal = client.principal
+    if old_principal.is_signed_in and principal.id != old_principal.id:
         raise Unauthenticated("this connection belongs to another principal: open a new one to change it")
-    if not client.principal.is_signed_in:
+    if not old_principal.is_signed_in:
         hub.check_connection_count(principal)
     client.sign_in(principal)
+    if old_principal.is_signed_in and principal != old_principal:
+        recheck_client(hub, client)
 
 
 async def find_foreign_user(hub: Hub, principal: Principal, user: ForeignUser) -> Principal:
@@ -92,7 +98,7 @@ async def _use_personal_link(hub: Hub, token: Token) -> SignIn:
     finally:
         hub.directory.used_links.discard(token.id)
         hub.directory.drop(record.id)
-    return SignIn(principal=make_principal(record, credential), cookie=cookie)
+    return SignIn(principal=make_principal(record, credential, hub.directory.version), cookie=cookie)
 
 
 async def _use_invite(hub: Hub, principal: Principal, token: Token, name: str) -> SignIn:
@@ -100,23 +106,48 @@ async def _use_invite(hub: Hub, principal: Principal, token: Token, name: str) -
     now = hub.node.seams.now()
     if invite is None or not is_secret_of(invite.digest, token) or invite.revoked or invite.expires <= now:
         raise BadLink()
-    cookie = None
-    if not principal.is_signed_in:
-        if not hub.settings.guests:
-            raise Unauthenticated("this invite is for people who have signed in: sign in, then open the link again")
-        principal, cookie = await _make_guest(hub, tenant_of(invite.key), name)
-    async with use_session(hub, OPERATOR, "read", invite.key) as session, session.grants_lock:
+    if principal.is_signed_in and not principal.is_operator and principal.tenant != tenant_of(invite.key):
+        raise BadLink()
+    if not principal.is_signed_in and not hub.settings.guests:
+        raise Unauthenticated("this invite is for people who have signed in: sign in, then open the link again")
+    async with change_grants(hub, OPERATOR, "read", invite.key) as session:
+        creator = await _find_creator(hub, invite.creator)
         if not session.exists or (await hub.node.log.access.find_invite(token.id)) != invite:
             raise BadLink()  # the session was deleted, or the invite was revoked
-        role = session.grants.get(principal.id)
-        if not principal.is_operator and (role is None or SESSION_ROLES.index(role) < SESSION_ROLES.index(invite.role)):
-            await hub.node.log.access.save(Grant(invite.key, principal.id, invite.role))
-            session.grants[principal.id] = invite.role
-            announce_role(hub, invite.key, principal.id)
-    return SignIn(principal=principal, cookie=cookie, session_id=id_of(invite.key))
+        try:
+            check_again(hub, creator, "manage", session)
+        except (UnknownSession, Denied):
+            raise BadLink() from None  # a removed owner must not come back with a link of his own
+        result = await _join(hub, principal, session, invite.role, name)
+    return attrs.evolve(result, session_id=session.id)
 
 
-async def _make_guest(hub: Hub, tenant: str, name: str) -> tuple[Principal, str]:
+async def _find_creator(hub: Hub, principal_id: str) -> Principal:
+    """Return the principal that made an invite, as it is now, or NOBODY if it was removed."""
+    if principal_id in (OPERATOR.id, LOCAL.id):
+        return OPERATOR
+    record = await hub.node.log.access.find_principal(principal_id)
+    if record is None:
+        return NOBODY
+    return make_principal(record, Credential(id="", principal=record.id, kind="key"), hub.directory.version)
+
+
+async def _join(hub: Hub, principal: Principal, session: LiveSession, new_role: SessionRole, name: str) -> SignIn:
+    """Give a principal a role in a session, or make a guest with it. The caller holds the lock of the grants."""
+    role, cookie = session.grants.get(principal.id), None
+    new_records: list[PrincipalRecord | Credential] = []
+    if not principal.is_signed_in:
+        record, credential, cookie = _make_guest(hub, tenant_of(session.key), name)
+        principal, new_records = make_principal(record, credential, hub.directory.version), [record, credential]
+    if not principal.is_operator and (role is None or SESSION_ROLES.index(role) < SESSION_ROLES.index(new_role)):
+        await hub.node.log.access.save(*new_records, Grant(session.key, principal.id, new_role))
+        session.grants[principal.id] = new_role
+        announce_role(hub, session.key, principal.id)
+    return SignIn(principal=principal, cookie=cookie)
+
+
+def _make_guest(hub: Hub, tenant: str, name: str) -> tuple[PrincipalRecord, Credential, str]:
+    """Return a new guest, the credential of its browser, and the value of the cookie."""
     record = PrincipalRecord(
         id=hub.node.seams.new_id("p"),
         name=make_name(name) or "Guest",
@@ -125,9 +156,7 @@ async def _make_guest(hub: Hub, tenant: str, name: str) -> tuple[Principal, str]
         tenant=tenant,
         created=hub.node.seams.now(),
     )
-    credential, cookie = make_browser_credential(hub, record.id)
-    await hub.node.log.access.save(record, credential)
-    return make_principal(record, credential), cookie
+    return record, *make_browser_credential(hub, record.id)
 
 
 def make_browser_credential(hub: Hub, principal_id: str) -> tuple[Credential, str]:
@@ -166,8 +195,6 @@ async def redeem_ticket(
 ) -> Principal:
     """Return the principal of a ticket as it is now. Raises Unauthenticated, StorageUnavailable."""
     owner = hub.tickets.redeem(text, origin, session_id)
-    if owner is not None and not owner.is_operator:
-        owner = await hub.directory.find_current(owner)
     if owner is None:
         raise Unauthenticated()
-    return owner
+    return await hub.directory.renew(owner)

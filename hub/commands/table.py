@@ -115,6 +115,8 @@ class UseCase(Generic[P, R]):
 
     async def _call(self, hub: Hub, principal: Principal, *args: P.args, **kwargs: P.kwargs) -> R:
         if not principal.is_operator:
+            if self.action != "enter":
+                principal = await hub.directory.renew(principal)  # it may have changed since the request came
             await self._check(hub, principal, *args, **kwargs)
         if not self.while_draining:
             hub.node.refuse_if_draining()
