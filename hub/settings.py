@@ -56,6 +56,10 @@ NewUserRole = Annotated[
     Literal["admin", "member", "observer", "guest"], msgspec.Meta(description="admin, member, observer or guest")
 ]
 SessionAccess = Annotated[Literal["private", "team"], msgspec.Meta(description="private or team")]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"], msgspec.Meta(description="debug, info, warning or error")
+]
+LogFormat = Annotated[Literal["text", "json"], msgspec.Meta(description="text or json")]
 # RFC 7518, section 3.2: the key of HS256 has 32 bytes or more.
 Secret = Annotated[str, msgspec.Meta(min_length=32, description="a text of 32 characters or more")]
 
@@ -87,6 +91,9 @@ class Settings:
     jwt_audience: NonEmptyText | None = None
     jwt_keys: NonEmptyText | None = None  # the public keys of the issuer: the URL of a key set, or a file (PEM or JWKS)
     jwt_secret: Secret | None = attrs.field(default=None, repr=False)
+    log_level: LogLevel = "info"  # the lowest level of the log lines that are written
+    log_format: LogFormat = "text"  # json: each line is an object
+    access_log: Switch = False  # a line for each HTTP request, and two for each WebSocket
     direct_writes: Switch = True  # write frames directly to sockets, see hub/delivery/transport.py
     reload: Switch = False
     limits: Limits = Limits()

@@ -85,7 +85,7 @@ def _post(sock: socket.socket, name: str, fields: Mapping[str, Any]) -> Operator
 
 async def _run_offline(settings: Settings, name: str, fields: Mapping[str, Any]) -> OperatorAnswer:
     """Run the command on the log alone. Raises CommandFailed, LogUnusable and OSError."""
-    log_to_stderr()
+    log_to_stderr(settings.log_level, settings.log_format)
     _check_data_folder(settings.data, name)
     hub = open_hub(settings)
     hub.base_url = make_base_url(settings)

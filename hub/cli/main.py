@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import structlog
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +27,8 @@ from hub.storage.log import LogUnusable
 
 if TYPE_CHECKING:
     from hub.commands.agents import AgentReport
+
+log = structlog.get_logger()
 
 # click checks nothing: hub.setting_sources checks flags, the settings file and the environment with the same errors.
 FOLDER_TYPE = click.Path(path_type=Path)
@@ -50,11 +53,17 @@ def serve(**flags: Any) -> None:
     loaded_settings = load_or_exit(flags)
     from hub.web.server import run_hub  # here, so that --help does not load aiohttp
 
+    announce = _log_banner_line if loaded_settings.settings.log_format == "json" else click.echo
     try:
-        code = run_hub(loaded_settings, click.echo)
+        code = run_hub(loaded_settings, announce)
     except (ConfigError, LogUnusable, OSError) as error:
         exit_with(error)
     sys.exit(code)
+
+
+def _log_banner_line(line: str) -> None:
+    """Write a line of the banner as a log line: each line of the output is then JSON."""
+    log.info(" ".join(line.split()))
 
 
 @cli.command()
@@ -101,7 +110,7 @@ def _call_offline(use_case: str, flags: dict[str, Any]) -> Any:
     If the log or a file cannot be used, exit with code 2.
     """
     settings = load_settings_or_exit(flags)
-    log_to_stderr()
+    log_to_stderr(settings.log_level, settings.log_format)
     from hub.access.principal import OPERATOR
     from hub.commands import table as commands
     from hub.commands.hub import open_hub

@@ -38,6 +38,11 @@ SETTING_GROUPS: dict[str, dict[str, str]] = {
         "jwt_keys": "The public keys of the issuer: the URL of a key set, or a file.",
         "jwt_secret": "The secret of the issuer. Other accounts can read flags: rather set HUBBUB_JWT_SECRET.",
     },
+    "Output": {
+        "log_level": "The lowest level of the log lines that are written.",
+        "log_format": "The form of the log lines.",
+        "access_log": "Write a line for each HTTP request, and two for each WebSocket.",
+    },
     "Storage and speed": {
         "retention_days": "How many days the events of ended answers stay.",
         "retention_mb": "How much space these events may use, in MiB.",

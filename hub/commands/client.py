@@ -50,6 +50,11 @@ class ClientHandle:
         return self.connection.protocol.name
 
     @property
+    def written_bytes(self) -> int:
+        """The bytes of frames that were sent to this client. With direct writes, the number is too small."""
+        return self.connection.transport.written_bytes
+
+    @property
     def is_closed(self) -> bool:
         """True if delivery to this client has stopped."""
         return self.connection.is_closed
@@ -190,7 +195,8 @@ def attach(
         whole_messages=whole_messages,
         receive_time=asyncio.get_running_loop().time(),
     )
-    install_flow_control(wire, direct_writes=node.direct_writes)
+    # Direct writes are not counted for each client, and the access log has the bytes of each.
+    install_flow_control(wire, direct_writes=node.direct_writes and not hub.settings.access_log)
     node.registry.connections.add(connection)
     client = ClientHandle(hub=hub, principal=principal, connection=connection, agent=agent, session=session)
     hub.clients.add(client)

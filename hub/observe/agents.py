@@ -90,15 +90,18 @@ def _is_from_agent(record: logging.LogRecord) -> bool:
 class AgentLogHandler(logging.Handler):
     """Write records of Python's `logging` to the hub's output, with the ids of the run whose code logs.
 
-    Records of libraries are written if their level is WARNING or higher, as Python does by default. The handler has no
-    lock, because formatting a record runs code of the agent, which may block.
+    Records of libraries are written if their level is at least *library_level*: WARNING, as Python does by default, or
+    DEBUG if the hub's own level is that. The handler has no lock, because formatting a record runs code of the agent,
+    which may block.
     """
+
+    library_level = logging.WARNING
 
     def createLock(self) -> None:
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.WARNING or _is_from_agent(record):
+        if record.levelno >= self.library_level or _is_from_agent(record):
             self.emit(record)
         return True
 
@@ -115,9 +118,12 @@ class AgentLogHandler(logging.Handler):
         log.log(level, _indent(text), **fields)
 
 
-def install_log_handler() -> None:
-    """Send records of Python's `logging` to the hub's output; a second call has no effect."""
+def install_log_handler(level: int) -> None:
+    """Send records of Python's `logging` from a level on to the hub's output. A second call changes the level."""
     root = logging.getLogger()
-    if not any(isinstance(handler, AgentLogHandler) for handler in root.handlers):
-        root.addHandler(AgentLogHandler())
-        root.setLevel(logging.INFO)
+    handler = next((handler for handler in root.handlers if isinstance(handler, AgentLogHandler)), None)
+    if handler is None:
+        handler = AgentLogHandler()
+        root.addHandler(handler)
+    handler.library_level = logging.DEBUG if level == logging.DEBUG else logging.WARNING
+    root.setLevel(level)

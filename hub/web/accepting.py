@@ -26,13 +26,14 @@ class Acceptor:
 
     aiohttp's own sites cannot refuse a connection before it costs a transport, a request handler and a task. Without
     *caps* all connections are accepted. *header_seconds* is the time for the header of a request, and between two
-    requests.
+    requests. *access_log* turns on the access log of the connections that are accepted from then on.
     """
 
     server: web.Server
     sockets: list[socket.socket]
     caps: ConnectionCaps | None
     header_seconds: float
+    access_log: bool = False
     _tasks: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
     _refused_sockets: deque[tuple[float, socket.socket]] = attrs.field(factory=deque, init=False)  # with closing times
     _bad_http_log: RareLog = attrs.field(factory=lambda: RareLog(60.0), init=False)
@@ -98,6 +99,7 @@ class Acceptor:
             caps=self.caps,
             header_seconds=self.header_seconds,
             bad_http_log=self._bad_http_log,
+            access_log=self.access_log,
         )
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: handler, connection)
@@ -132,4 +134,10 @@ class Acceptor:
 def make_acceptor(settings: Settings, server: web.Server, sockets: list[socket.socket]) -> Acceptor:
     """Return an acceptor. Without sign-in it has no caps: then only this machine can connect."""
     caps = ConnectionCaps(settings.limits, settings.trusted_proxies) if settings.is_sign_in_on else None
-    return Acceptor(server=server, sockets=sockets, caps=caps, header_seconds=settings.limits.header_seconds)
+    return Acceptor(
+        server=server,
+        sockets=sockets,
+        caps=caps,
+        header_seconds=settings.limits.header_seconds,
+        access_log=settings.access_log,
+    )

@@ -1,11 +1,13 @@
 """aiohttp's protocol of a connection, with changes for a server that strangers reach."""
 
 import asyncio
+import logging
 from typing import Any
 
 from aiohttp import web
 
 from hub.observe.rare_log import RareLog
+from hub.web.access_log import RequestLog
 from hub.web.connection_caps import ConnectionCaps
 from hub.web.routes import ErrorBody, json_response
 
@@ -27,10 +29,15 @@ class ConnectionHandler(web.RequestHandler):
         caps: ConnectionCaps | None,
         header_seconds: float,
         bad_http_log: RareLog,
+        access_log: bool,
     ) -> None:
         # The keepalive timeout also closes a connection that does not send a complete request header in time. It does
         # not affect WebSockets.
-        options: dict[str, Any] = {"access_log": None, "keepalive_timeout": header_seconds}
+        options: dict[str, Any] = {
+            "access_log": logging.getLogger(__name__) if access_log else None,  # RequestLog does not use it
+            "access_log_class": RequestLog,
+            "keepalive_timeout": header_seconds,
+        }
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
         self._address, self._caps, self._bad_http_log = address, caps, bad_http_log
 

@@ -50,7 +50,7 @@ def run_hub(loaded_settings: LoadedSettings, announce: Callable[[str], None]) ->
     settings = loaded_settings.settings
     check_bind(settings)
     drain_output = make_output_nonblocking()
-    log_to_stderr()
+    log_to_stderr(settings.log_level, settings.log_format)
     if loaded_settings.service_variables:
         hint = "they come from a service of Kubernetes; the hub takes no setting from them"
         log.info("variables ignored", variables=", ".join(loaded_settings.service_variables), hint=hint)

@@ -15,6 +15,7 @@ from hub.errors import BadId, HubError
 from hub.ids import ID_PATTERN
 from hub.messages import Error
 from hub.protocols.sse import PING, RunStream, open_sse_protocol
+from hub.web.access_log import STREAM_BYTES_KEY
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, refuse_http_1_0
 
@@ -119,6 +120,7 @@ class EventStream:
                 self._client.answer(Error(code=error.code, message=error.message))
         finally:
             await self._client.close(self._end_response)
+            self._request[STREAM_BYTES_KEY] = self._client.written_bytes
         return is_reported
 
     async def _ping(self) -> None:

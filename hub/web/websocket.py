@@ -15,6 +15,7 @@ from hub.errors import HubError, UnknownSession
 from hub.limits import Limits
 from hub.messages import Id
 from hub.protocols import close_frame, open_protocol, protocol_names
+from hub.web.access_log import open_socket_log
 from hub.web.doorkeeper import principal_of, refuse_bad_credential
 from hub.web.first_frame import wait_for_sign_in
 from hub.web.frames import SocketReader, WebSocket, close_websocket
@@ -52,6 +53,7 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
     client, ws, query = await _accept(request)
     reader = SocketReader(client, ws)
     intake = Intake(client=client, source=reader)
+    socket_log = open_socket_log(request, client) if client.hub.settings.access_log else None
     request.app[SOCKETS_KEY][intake] = ws
     try:
         is_welcome = client.principal.is_signed_in or await wait_for_sign_in(client, reader)
@@ -67,6 +69,8 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
         await _disconnect(client, ws, WSCloseCode.INTERNAL_ERROR)
     finally:
         await _clean_up(client, ws, reader, intake)
+        if socket_log is not None:
+            socket_log.close(ws.close_code)
         del request.app[SOCKETS_KEY][intake]
         error = ws.exception()
         if error is not None:  # break the cycle: the traceback refers to the socket, and the socket to the error
