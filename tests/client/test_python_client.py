@@ -470,7 +470,7 @@ async def test_a_page_instead_of_a_websocket_is_reported(hub: Hub, path: str, st
     """The error shows a valid address. Here the first page is the console of the hub."""
     await hub.start()
     with pytest.raises(Closed, match=f"with {status}: no WebSocket .* such as ws://localhost:9527/api/v1/ws$"):
-        async with connect(f"http://127.0.0.1:{hub.port}{path}"):
+        async with connect(f"ws://127.0.0.1:{hub.port}{path}"):
             pass
 
 
