@@ -5,7 +5,7 @@ from functools import partial
 
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle, RunOpener
-from hub.commands.guard import check_session, use_session
+from hub.commands.guard import check_session, make_sender, use_session
 from hub.commands.hub import Hub
 from hub.commands.joining import answer_and_subscribe, reserve_subscription
 from hub.commands.outcome import read_outcome
@@ -27,8 +27,8 @@ async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHand
     reservation = reserve_subscription(client, key) if client is not None else nullcontext()
     with reservation:
         async with use_session(hub, principal, "write", key, may_create=True) as session:
-            answer_sender = partial(_answer_sender, client, session, command)
-            return await session.admission.admit(command, principal.author, agent, answer_sender)
+            sender = make_sender(hub, principal, session, partial(_answer_sender, client, session, command))
+            return await session.admission.admit(command, sender, agent)
 
 
 def _answer_sender(client: ClientHandle | None, session: LiveSession, command: Chat, accepted: Accepted) -> None:
@@ -72,7 +72,7 @@ async def stream_chat(
     agent, session_id = _find_target(hub, command, None)
     key = hub.make_key(principal, session_id)
     async with use_session(hub, principal, "write", key, may_create=True) as session:
-        accepted = await session.admission.admit(command, principal.author, agent)
+        accepted = await session.admission.admit(command, make_sender(hub, principal, session), agent)
         await _follow(hub, session, accepted.runId, accepted.seq - 1, opener, client_cursor, accepted)
     return accepted
 
@@ -122,7 +122,7 @@ async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
     agent, session_id = _find_target(hub, command, None)
     key = hub.make_key(principal, session_id)
     async with use_session(hub, principal, "write", key, may_create=True) as session:
-        accepted = await session.admission.admit(command, principal.author, agent)
+        accepted = await session.admission.admit(command, make_sender(hub, principal, session), agent)
         await session.schedule.wait_for_end_or_drain(accepted.runId)
         check_session(hub, await hub.directory.renew(principal), "read", session)
         result = await read_outcome(hub.node.log.events, session, accepted)

@@ -1,6 +1,6 @@
 """Check permissions: before a use case, and again in the step that takes effect."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from hub.access.permissions import Action, describe_refusal, find_session_role, may, reads_all_sessions
@@ -10,6 +10,8 @@ from hub.commands.hub import Hub
 from hub.commands.scopes import Target
 from hub.errors import Denied, Unauthenticated, UnknownFile, UnknownSession
 from hub.ids import Key, id_of
+from hub.messages import Accepted
+from hub.sessions.chats import Sender
 from hub.sessions.session import LiveSession
 from hub.storage.log import EVERYONE
 from hub.text import cut
@@ -141,6 +143,21 @@ def check_again(hub: Hub, principal: Principal, action: Action, session: LiveSes
     """
     session.channel.refuse_if_deleted()
     check_session(hub, principal, action, session)
+
+
+def make_sender(
+    hub: Hub,
+    principal: Principal,
+    session: LiveSession,
+    on_accept: Callable[[Accepted], None] = lambda accepted: None,
+) -> Sender:
+    """Return the sender of a chat, an edit or a regeneration."""
+
+    def check(agent_id: str) -> None:
+        check_again(hub, principal, "write", session)
+        check_agent(hub, principal, agent_id)
+
+    return Sender(author=principal.author, check=check, on_accept=on_accept)
 
 
 def find_role(hub: Hub, principal: Principal, session: LiveSession) -> SessionRole | None:

@@ -1,10 +1,8 @@
 """Use cases that rewrite a session's history, or copy it into a new session."""
 
-from functools import partial
-
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle
-from hub.commands.guard import check_agent, make_unknown_session_error, use_session
+from hub.commands.guard import make_sender, make_unknown_session_error, use_session
 from hub.commands.hub import Hub
 from hub.commands.joining import answer_and_subscribe, build_subscribed_answer, reserve_subscription, subscribe_from
 from hub.ids import Key
@@ -21,8 +19,7 @@ async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client
     with reserve_subscription(client, key):
         await _check_session_exists(hub, key, command.sessionId)
         async with use_session(hub, principal, "write", key) as session:
-            check = partial(check_agent, hub, principal)
-            accepted = await rewriting.regenerate_answer(session, command, principal.author, check)
+            accepted = await rewriting.regenerate_answer(session, command, make_sender(hub, principal, session))
             answer_and_subscribe(client, session, accepted)
     return accepted
 
@@ -36,8 +33,8 @@ async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHand
     with reserve_subscription(client, key):
         await _check_session_exists(hub, key, command.sessionId)
         async with use_session(hub, principal, "write", key) as session:
-            check = partial(check_agent, hub, principal)
-            accepted = await rewriting.edit_message(session, command, principal.author, client.agent, check)
+            sender = make_sender(hub, principal, session)
+            accepted = await rewriting.edit_message(session, command, sender, client.agent)
             # Two events: the removal of the old messages, and the new message.
             answer_and_subscribe(client, session, accepted, event_count=2)
     return accepted

@@ -1,7 +1,7 @@
 """Admit chats to a session, one at a time: log each chat together with its run, or refuse the chat."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from hub.hosting.hosted import Agent
 from hub.ids import tenant_of
 from hub.messages import Accepted, Author, Chat
 from hub.sessions import chats, stopping
-from hub.sessions.chats import NewIds, Removal
+from hub.sessions.chats import NewIds, Removal, Sender
 from hub.sessions.hosts import RunPlace, SessionHost
 from hub.sessions.outbox import Outbox, OutboxState, attach_future
 from hub.sessions.run import ActiveRun
@@ -36,37 +36,33 @@ class Admission:
     single_flight: SingleFlight
     is_deleting: bool = False
 
-    async def admit(
-        self, chat: Chat, author: Author, agent: Agent, on_accept: Callable[[Accepted], None] = lambda accepted: None
-    ) -> Accepted:
+    async def admit(self, chat: Chat, sender: Sender, agent: Agent) -> Accepted:
         """Log a message and its run in one commit. Return when the log holds both.
 
-        *on_accept* is called with the result once the log holds both, and before the agent is called. For a duplicate,
-        the agent may have been called long before.
+        *sender.on_accept* is called before the agent is called. For a duplicate, the agent may have been called long
+        before.
 
         Raises IdReused, StorageUnavailable and the errors of reserve_place() and put(): then the chat is not logged,
         but a rollback may have ended the active runs. Raises the errors of *on_accept*, too: then the chat is logged.
         """
         digest = chats.make_digest(chat, agent.id)
-        admit = partial(self._admit, chat, author, agent, digest, on_accept)
-        accepted = await self.single_flight.run_once(chat, author, digest, admit)
+        admit = partial(self._admit, chat, sender, agent, digest)
+        accepted = await self.single_flight.run_once(chat, sender.author, digest, admit)
         if accepted.status == "duplicate":
-            on_accept(accepted)
+            sender.on_accept(accepted)
         return accepted
 
-    async def _admit(
-        self, chat: Chat, author: Author, agent: Agent, digest: str, on_accept: Callable[[Accepted], None]
-    ) -> Accepted:
-        async with self.reserve_place(author) as place:
+    async def _admit(self, chat: Chat, sender: Sender, agent: Agent, digest: str) -> Accepted:
+        async with self.reserve_place(sender.author) as place:
             if chat.ifBusy == "rollback":
-                accepted = await self._roll_back(chat, author, agent, digest, place)
+                accepted = await self._roll_back(chat, sender, agent, digest, place)
             else:
                 async with self.schedule.lock:  # an edit, a regeneration or a rollback holds it until its put() is done
-                    answer = self.put(chat, author, agent, digest, place=place)
+                    answer = self.put(chat, sender, agent, digest, place=place)
                 accepted = await answer
         # The commit wakes this task first, and starts the agent's task after that. With a clientMsgId, the task that
         # called admit() is woken later still, perhaps after the delivery of the first chunk.
-        on_accept(accepted)
+        sender.on_accept(accepted)
         return accepted
 
     @asynccontextmanager
@@ -86,7 +82,7 @@ class Admission:
     def put(
         self,
         chat: Chat,
-        author: Author,
+        sender: Sender,
         agent: Agent,
         digest: str,
         removal: Removal | None = None,
@@ -94,16 +90,17 @@ class Admission:
     ) -> Coroutine[Any, Any, Accepted]:
         """Give a chat, its run and *removal* to the outbox. Return a coroutine that waits for the commit.
 
-        The run gets *place*. The caller holds the schedule's lock. Raises Busy, and the errors of check_open() and of
-        Agents.get_working().
+        The run gets *place*. The caller holds the schedule's lock. Raises Busy, and the errors of check_open(), of
+        *sender.check* and of Agents.get_working().
         """
         # No await in this function: another chat must not take the place in the queue after the check of the limits.
         self.check_open(place, clientMsgId=chat.clientMsgId)
+        sender.check(agent.id)
         schedule = self.schedule
         agent = self.host.agents.get_working(agent.id)  # the agent may have been reloaded while the chat waited
         new_id = self.host.seams.new_id
         ids, key, head = NewIds(new_id("r"), new_id("m"), new_id("m")), self.channel.key, self.channel.head
-        record = chats.make_run_record(chat, author, key, agent.id, head=head, ids=ids, removal=removal)
+        record = chats.make_run_record(chat, sender.author, key, agent.id, head=head, ids=ids, removal=removal)
         run = schedule.make_run(record, agent)
         replaced_runs = list(schedule.active_runs.values()) if chat.ifBusy == "replace" else []
         schedule.queued_runs.insert(0 if chat.ifBusy in ("replace", "rollback") else len(schedule.queued_runs), run)
@@ -123,7 +120,7 @@ class Admission:
         return self._wait_for_commit(chat, run, can_start, seq)
 
     async def _roll_back(
-        self, chat: Chat, author: Author, agent: Agent, digest: str, place: RunPlace | None
+        self, chat: Chat, sender: Sender, agent: Agent, digest: str, place: RunPlace | None
     ) -> Accepted:
         """Stop the active runs, remove their messages and answers, and put the chat in front of the queue."""
         async with self.pause(chat):
@@ -133,7 +130,7 @@ class Admission:
             await stopping.end_runs(self.schedule, runs)
             ids = dict.fromkeys(id for run in runs for id in (run.record.userMessageId, *run.message_ids))
             removal = Removal(tuple(ids), "rollback") if ids else None
-            answer = self.put(chat, author, agent, digest, removal, place)
+            answer = self.put(chat, sender, agent, digest, removal, place)
         return await answer
 
     @asynccontextmanager

@@ -1,6 +1,7 @@
 """Build what one commit logs for a chat: its message, its run, and the removal of older messages."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import attrs
@@ -23,6 +24,19 @@ class Removal:
     message_ids: tuple[str, ...]
     reason: RemovalReason = "edited"
     reused_message: HistoryMessage | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Sender:
+    """Who sends a chat.
+
+    *check* is called with the id of the agent just before the chat is given to the log. It raises an error if the
+    author may not send the chat, or may not use the agent. *on_accept* is called once the log holds the chat.
+    """
+
+    author: Author
+    check: Callable[[str], None] = lambda agent_id: None
+    on_accept: Callable[[Accepted], None] = lambda accepted: None
 
 
 class NewIds(NamedTuple):

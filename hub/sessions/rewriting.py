@@ -9,24 +9,19 @@ The hub holds the history, so both commands work for every agent. Each of them:
 If a command is refused after step 2, the stopped runs have ended, and nothing else has changed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 
 from hub.errors import UnknownMessage, WrongMessage
-from hub.messages import Accepted, Author, Chat, Edit, HistoryMessage, MessageRemoved, Regenerate, RunStarted
+from hub.messages import Accepted, Chat, Edit, HistoryMessage, MessageRemoved, Regenerate, RunStarted
 from hub.sessions import stopping
-from hub.sessions.chats import Removal, make_digest
+from hub.sessions.chats import Removal, Sender, make_digest
 from hub.sessions.run import ActiveRun
 from hub.sessions.session import LiveSession
 
-# Raises UnknownAgent if the principal of the command may not use an agent.
-AgentCheck = Callable[[str], None]
 
-
-async def edit_message(
-    session: LiveSession, command: Edit, author: Author, default_agent: str, check_agent: AgentCheck
-) -> Accepted:
+async def edit_message(session: LiveSession, command: Edit, sender: Sender, default_agent: str) -> Accepted:
     """Replace a message and all later ones by a new message. Return when the log holds the new message.
 
     If *command* names no agent, the agent of the old answer answers again, or *default_agent* if there is no answer.
@@ -40,52 +35,43 @@ async def edit_message(
         ref=command.ref,
     )
     digest = make_digest(chat, "edit", command.messageId, command.agentId)
-    edit = partial(_edit, session, command, chat, author, digest, default_agent, check_agent)
-    return await session.admission.single_flight.run_once(chat, author, digest, edit)
+    edit = partial(_edit, session, command, chat, sender, digest, default_agent)
+    return await session.admission.single_flight.run_once(chat, sender.author, digest, edit)
 
 
 async def _edit(
-    session: LiveSession,
-    command: Edit,
-    chat: Chat,
-    author: Author,
-    digest: str,
-    default_agent: str,
-    check_agent: AgentCheck,
+    session: LiveSession, command: Edit, chat: Chat, sender: Sender, digest: str, default_agent: str
 ) -> Accepted:
-    async with session.admission.reserve_place(author) as place, session.admission.pause(chat):
+    async with session.admission.reserve_place(sender.author) as place, session.admission.pause(chat):
         messages = await _read_messages_from(session, command.messageId)
         if messages[0].role != "user":
             text = f"{command.messageId} is an agent's message: edit a user's message, or regenerate this one"
             raise WrongMessage(text, sessionId=session.id)
         agent_id, empty_ids = await _find_answering_agent(session, messages)
         # Find the agent before runs are stopped: an unknown agent is then refused without any change.
-        agent = session.host.agents.get_working(command.agentId or agent_id or default_agent)
-        check_agent(agent.id)
+        agent_id = command.agentId or agent_id or default_agent
+        sender.check(agent_id)
+        agent = session.host.agents.get_working(agent_id)
         messages, stopped_ids = await _stop_runs(session, command.messageId)
         # No await from here to put(): the removal must contain every message from the edited one on.
         removal = Removal(_merge_ids(messages, empty_ids, stopped_ids))
-        answer = session.admission.put(chat, author, agent, digest, removal, place)
+        answer = session.admission.put(chat, sender, agent, digest, removal, place)
     return await answer
 
 
-async def regenerate_answer(
-    session: LiveSession, command: Regenerate, author: Author, check_agent: AgentCheck
-) -> Accepted:
+async def regenerate_answer(session: LiveSession, command: Regenerate, sender: Sender) -> Accepted:
     """Start a new run for a message. Return when the log holds the run. *command* names the message or its answer.
 
     If *command* names no agent, the agent of the old answer answers again. Raises the errors of edit_message().
     """
     chat = Chat(message="", clientMsgId=command.clientMsgId, ref=command.ref)
     digest = make_digest(chat, "regenerate", command.messageId, command.agentId)
-    regenerate = partial(_regenerate, session, command, chat, author, digest, check_agent)
-    return await session.admission.single_flight.run_once(chat, author, digest, regenerate)
+    regenerate = partial(_regenerate, session, command, chat, sender, digest)
+    return await session.admission.single_flight.run_once(chat, sender.author, digest, regenerate)
 
 
-async def _regenerate(
-    session: LiveSession, command: Regenerate, chat: Chat, author: Author, digest: str, check_agent: AgentCheck
-) -> Accepted:
-    async with session.admission.reserve_place(author) as place, session.admission.pause(chat):
+async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, sender: Sender, digest: str) -> Accepted:
+    async with session.admission.reserve_place(sender.author) as place, session.admission.pause(chat):
         messages = await _read_messages_from(session, command.messageId, skip=1)
         if messages[0].role == "assistant":
             messages = await _read_messages_from(session, messages[0].userMessageId or command.messageId, skip=1)
@@ -96,12 +82,13 @@ async def _regenerate(
         agent_id, empty_ids = await _find_answering_agent(session, messages)
         if agent_id is None:
             raise WrongMessage(f"message {message_id} has no answer yet: edit it to get one", sessionId=session.id)
-        agent = session.host.agents.get_working(command.agentId or agent_id)  # before runs are stopped, as in _edit()
-        check_agent(agent.id)
+        agent_id = command.agentId or agent_id
+        sender.check(agent_id)
+        agent = session.host.agents.get_working(agent_id)  # before runs are stopped, as in _edit()
         messages, stopped_ids = await _stop_runs(session, message_id, skip=1)
         # No await from here to put(), as in _edit().
         removal = Removal(_merge_ids(messages[1:], empty_ids, stopped_ids), reused_message=messages[0])
-        answer = session.admission.put(chat, author, agent, digest, removal, place)
+        answer = session.admission.put(chat, sender, agent, digest, removal, place)
     return await answer
 
 

@@ -288,3 +288,32 @@ async def test_a_ticket_ends_with_its_key(tmp_path: Path) -> None:
                 statuses.append(response.status)
     assert statuses == [200, 401]
     await hub.stop()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"message": "waits"}, {"message": "waits", "ifBusy": "rollback"}, {"messageId": ""}]
+)
+async def test_a_member_who_is_removed_while_a_command_waits_writes_nothing(
+    house: House, fields: dict[str, str]
+) -> None:
+    """A chat waits for an edit, and a rollback or a regeneration for the agent that it stops."""
+    bob, ann = await house.connect("bob"), await house.connect("ann")
+    await ann.send(type="chat", agentId="stubborn", sessionId="s1", message=str(house.release))
+    message_id = (await ann.until_type("accepted"))["messageId"]
+    await ann.until(lambda frame: frame.get("content") == "one ")
+    waits_for_edit = fields.keys() == {"message"}
+    if waits_for_edit:
+        await ann.send(type="edit", sessionId="s1", messageId=message_id, message="edited", agentId="echo")
+        await eventually(lambda: house.hub.node.sessions[Key("s1")].schedule.lock.locked())
+    kind = "regenerate" if "messageId" in fields else "chat"
+    fields = {name: value or message_id for name, value in fields.items()}
+    await bob.send(type=kind, sessionId="s1", agentId="echo", **fields, ref=1)
+    await eventually(lambda: house.hub.node.sessions[Key("s1")].use_count == 1 + waits_for_edit)
+    await eventually(lambda: house.hub.node.sessions[Key("s1")].schedule.lock.locked())
+    await house.give("bob", None)
+    house.release.touch()
+    assert (await bob.until(lambda frame: frame.get("ref") == 1))["code"] == "unknown_session"
+    await eventually(lambda: house.hub.node.sessions[Key("s1")].is_idle)
+    rows = (await commands.list_messages(house.hub.door, OPERATOR, "s1", PageRequest(9))).rows
+    assert "waits" not in [row.content for row in rows]
+    assert [row.agentId for row in rows if row.role == "assistant"] == (["echo"] if waits_for_edit else ["stubborn"])

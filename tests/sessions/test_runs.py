@@ -15,6 +15,7 @@ from hub.hosting.loader import ADAPTER_MODULES
 from hub.ids import Key
 from hub.limits import MiB
 from hub.messages import Author, Chat
+from hub.sessions.chats import Sender
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
@@ -709,7 +710,8 @@ async def test_a_draining_hub_refuses_chats(hub: Hub) -> None:
     assert (await client.until_type("error"))["code"] == "draining"
     with pytest.raises(Draining):
         session = hub.node.sessions[Key("s1")]
-        await session.admission.admit(Chat(message="x"), Author("local", "local"), hub.node.agents.get_working("echo"))
+        sender = Sender(author=Author("local", "local"))
+        await session.admission.admit(Chat(message="x"), sender, hub.node.agents.get_working("echo"))
 
 
 async def test_a_restartable_run_is_restarted_once(hub: Hub) -> None:
