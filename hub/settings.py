@@ -93,6 +93,8 @@ class Settings:
     jwt_secret: Secret | None = attrs.field(default=None, repr=False)
     log_level: LogLevel = "info"  # the lowest level of the log lines that are written
     log_format: LogFormat = "text"  # json: each line is an object
+    metrics_host: NonEmptyText = "localhost"
+    metrics_port: Port | None = None  # of a second address, for /metrics, /health and /ready without sign-in
     access_log: Switch = False  # a line for each HTTP request, and two for each WebSocket
     direct_writes: Switch = True  # write frames directly to sockets, see hub/delivery/transport.py
     reload: Switch = False

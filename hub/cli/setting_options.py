@@ -39,6 +39,8 @@ SETTING_GROUPS: dict[str, dict[str, str]] = {
         "jwt_secret": "The secret of the issuer. Other accounts can read flags: rather set HUBBUB_JWT_SECRET.",
     },
     "Output": {
+        "metrics_port": "The port of a second address, for /metrics, /health and /ready without sign-in.",
+        "metrics_host": "The address of --metrics-port to listen on.",
         "log_level": "The lowest level of the log lines that are written.",
         "log_format": "The form of the log lines.",
         "access_log": "Write a line for each HTTP request, and two for each WebSocket.",

@@ -14,7 +14,7 @@ ALLOW_HTTP_WARNING = (
 )
 
 
-async def announce_hub(hub: Hub, port: int, announce: Callable[[str], None]) -> None:
+async def announce_hub(hub: Hub, port: int, announce: Callable[[str], None], metrics_port: int | None = None) -> None:
     """Announce the addresses, the agents, the data folder, and how to sign in. docs/start.md shows these lines."""
     settings = hub.settings
     announce(f"Hubbub listens on   http://{settings.host}:{port}  (the console)")
@@ -22,6 +22,8 @@ async def announce_hub(hub: Hub, port: int, announce: Callable[[str], None]) -> 
     announce(f"                    http://{settings.host}:{port}/docs  (the API reference)")
     for agent in await commands.inspect_agents(hub, OPERATOR):
         announce(f"  agent {agent.agentId:<13} {'broken: ' + agent.error if agent.error else agent.description}")
+    if metrics_port is not None:
+        announce(f"Metrics             http://{settings.metrics_host}:{metrics_port}/metrics")
     announce(f"Data folder         {settings.data.resolve()}")
     if settings.allow_http:
         announce(ALLOW_HTTP_WARNING)

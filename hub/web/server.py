@@ -1,9 +1,7 @@
 """Runs a hub as a process: its listening sockets, its start, and its shutdown."""
 
 import asyncio
-import errno
 import gc
-import os
 import socket
 from collections.abc import Callable
 
@@ -13,7 +11,6 @@ from aiohttp import WSCloseCode, web
 
 from hub.access.doors import check_bind, make_base_url
 from hub.commands.hub import Hub, open_hub
-from hub.forks import call_in_children, replace_with_null
 from hub.observe.logging import log_to_stderr
 from hub.observe.output import make_output_nonblocking
 from hub.setting_sources import LoadedSettings
@@ -23,11 +20,10 @@ from hub.web.app import make_app
 from hub.web.banner import announce_hub
 from hub.web.control import ControlServer, start_control
 from hub.web.ending import ExitGuard
+from hub.web.listening import listen
 from hub.web.loop import make_loop
-from hub.web.ports import find_descriptors, find_listeners
+from hub.web.metrics_server import serve_metrics
 from hub.web.websocket import close_all_sockets
-
-LISTEN_BACKLOG = 4096  # for many reconnects at once: a client past this limit retries only after a second
 
 log = structlog.get_logger()
 
@@ -64,19 +60,18 @@ async def _serve(settings: Settings, announce: Callable[[str], None], drain_outp
     hub = open_hub(settings)
     exit_guard = ExitGuard(limits=settings.limits, drain_output=drain_output)
     exit_guard.install_handlers()
-    sockets = _listen(settings)
+    sockets = listen(settings.host, settings.port, "choose another --port, and another --data")
     hub.base_url = make_base_url(settings, sockets[0].getsockname()[1])
-    runner = await _set_up_server(hub)
-    if not await _start(hub, exit_guard.stop, runner, sockets):
-        exit_guard.finish()
-        return
-    servers = await _accept_connections(hub, runner, sockets)
-    _tune_garbage_collector()
-    await announce_hub(hub, sockets[0].getsockname()[1], announce)
-    await exit_guard.stop.wait()
-    announce("Stopping; a second Ctrl-C does not wait for running answers.")
-    await _stop(hub, servers, exit_guard.hurry)
-    announce("Stopped.")
+    async with serve_metrics(hub) as metrics_port:
+        runner = await _set_up_server(hub)
+        if await _start(hub, exit_guard.stop, runner, sockets):
+            servers = await _accept_connections(hub, runner, sockets)
+            _tune_garbage_collector()
+            await announce_hub(hub, sockets[0].getsockname()[1], announce, metrics_port)
+            await exit_guard.stop.wait()
+            announce("Stopping; a second Ctrl-C does not wait for running answers.")
+            await _stop(hub, servers, exit_guard.hurry)
+            announce("Stopped.")
     exit_guard.finish()
     if hub.has_running_code:  # an agent ignores its cancellation, or a thread does not end
         exit_guard.exit(0)
@@ -140,47 +135,3 @@ async def _stop(hub: Hub, servers: Servers, hurry: asyncio.Event) -> None:
     if servers.control is not None:
         await servers.control.stop()
     await hub.close()
-
-
-def _listen(settings: Settings) -> list[socket.socket]:
-    """Open the listening sockets; `localhost` means IPv4 and IPv6. Raises OSError with a line for the operator."""
-    hosts = ["127.0.0.1", "::1"] if settings.host == "localhost" else [settings.host]
-    sockets: list[socket.socket] = []
-    port = settings.port
-    for host in hosts:
-        try:
-            sock = _open_socket(host, port)
-        except OSError as error:
-            if sockets and host == "::1":
-                continue  # the machine has no IPv6
-            raise OSError(error.errno, _describe_bind_error(host, port, error)) from None
-        port = sock.getsockname()[1]  # for port 0 the system chooses a port; the second socket needs the same one
-        sockets.append(sock)
-    # A child process that outlives the hub must not hold the port: new clients would connect, and wait forever.
-    call_in_children(lambda: replace_with_null(find_descriptors(port)))
-    return sockets
-
-
-def _open_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on one address. Raises OSError if it cannot be bound."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # else the socket would also use the port of IPv4
-    try:
-        sock.bind((host, port))
-    except OSError:
-        sock.close()
-        raise
-    sock.listen(LISTEN_BACKLOG)
-    return sock
-
-
-def _describe_bind_error(host: str, port: int, error: OSError) -> str:
-    """Return the line for the operator: the cause, the process that uses the port, and the remedy."""
-    problem = f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}"
-    listeners = find_listeners(port) if error.errno == errno.EADDRINUSE else []
-    if listeners:
-        return f"{problem} by {', '.join(listeners)}; stop it, or choose another --port, and another --data"
-    return f"{problem}; is another hub running? choose another --port, and another --data"
