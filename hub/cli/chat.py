@@ -5,6 +5,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from secrets import token_hex
+from urllib.parse import quote as quote_url
 
 import attrs
 from prompt_toolkit import PromptSession
@@ -13,8 +14,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hub.access.principal import LOCAL
 from hub.cli.failures import CommandFailed
-from hub.cli.hubs import choose_agent, open_client, report_losses
+from hub.cli.hubs import choose_agent, open_client, report_losses, request_json
 from hub.cli.keyboard import hide_keys, make_key_bindings, open_history
 from hub.cli.markdown import draw_markdown
 from hub.cli.questions import parse_answer
@@ -318,8 +320,21 @@ class TerminalChat:
         return True
 
     async def share(self, _: str = "") -> bool:
+        if self.hub.welcome is not None and self.hub.welcome.principal.id != LOCAL.id:
+            return await self._share_link()
         self.say(Text(f"hubbub chat --url {public_url(self.url)} --session {self.session.id}"))
         self.say(Text(f"{public_url(self.url)}/?session={self.session.id}"))
+        return True
+
+    async def _share_link(self) -> bool:
+        """Make an invite link: with sign-in, the address of a session is not enough."""
+        path = f"/sessions/{quote_url(self.session.id, safe='')}/invites"
+        try:
+            invite = await request_json("POST", self.url, path, json={"role": "member"})
+        except CommandFailed as error:
+            raise ValueError(str(error)) from None
+        self.say(Text("whoever opens this link within 7 days joins the session:", style="dim"))
+        self.say(Text(invite["link"]))
         return True
 
     async def cancel(self, _: str = "") -> bool:

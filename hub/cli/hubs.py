@@ -1,6 +1,7 @@
 """Connect the commands of the terminal to a hub, read JSON over HTTP, and explain why no hub answers."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,9 +9,13 @@ from typing import Any
 import aiohttp
 
 from hub.cli.failures import CommandFailed
+from hub.cli.keys import find_key
 from hub.cli.text import to_printable
 from hub.client import Client, Closed, Unreachable, connect
 from hub.client.addresses import http_url, public_url, websocket_url
+from hub.errors import Unauthenticated
+from hub.messages.codes import REVOKED_TOKEN, WRONG_TOKEN
+from hub.settings import KEY_VARIABLE
 from hub.text import cut, hide_passwords
 
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
@@ -22,7 +27,7 @@ async def open_client(url: str) -> AsyncIterator[Client]:
 
     Raises CommandFailed with the cause if the attempt fails.
     """
-    client = connect(websocket_url(url), patience=0)
+    client = connect(websocket_url(url), token=find_key(url), patience=0)
     try:
         await client.__aenter__()
     except (Unreachable, Closed) as error:
@@ -33,6 +38,10 @@ async def open_client(url: str) -> AsyncIterator[Client]:
         ) from None
     try:
         yield client
+    except CommandFailed:
+        if client.code in (WRONG_TOKEN, REVOKED_TOKEN, 401):  # the key was valid at first
+            raise CommandFailed(describe_missing_key(url, find_key(url))) from None
+        raise
     finally:
         await client.close()
 
@@ -76,23 +85,49 @@ async def _watch(client: Client, say: Callable[[str], None]) -> None:
             say("connected again")
 
 
-async def get_json(url: str, path: str, **query: Any) -> Any:
-    """Return the JSON answer of a route of docs/api.md.
+async def get_json(url: str, path: str, *, key: str | None = None, **query: Any) -> Any:
+    """Return the JSON answer of a route of docs/api.md: see request_json()."""
+    return await request_json("GET", url, path, key=key, params=query)
+
+
+async def request_json(method: str, url: str, path: str, *, key: str | None = None, **options: Any) -> Any:
+    """Return the JSON answer of a route of docs/api.md. *key* replaces the key of the hub that find_key() returns.
 
     Raises CommandFailed with the hub's own error, or with a text about the address and how to correct it.
     """
+    key = key if key is not None else find_key(url)
+    headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
     try:
-        async with aiohttp.ClientSession(timeout=REQUEST_TIMEOUT) as http:
-            async with http.get(f"{http_url(url)}/api/v1{path}", params=query) as response:
+        # If the address leads to another origin, aiohttp leaves the header out there.
+        async with aiohttp.ClientSession(timeout=REQUEST_TIMEOUT, headers=headers) as http:
+            async with http.request(method, f"{http_url(url)}/api/v1{path}", **options) as response:
                 if response.content_type == "application/json":
                     body = await response.json()
-                    if response.status == 200:
+                    if response.ok:
                         return body
+                    if isinstance(body, dict) and body.get("code") == Unauthenticated.code:
+                        raise CommandFailed(_describe_401(url, key, response))
                     if isinstance(body, dict) and "code" in body:
                         raise CommandFailed(str(body.get("error")))
                 raise CommandFailed(_describe_foreign_response(public_url(url), response))
     except (aiohttp.ClientError, UnicodeError, ValueError, OSError) as error:
         raise CommandFailed(_describe_request_error(public_url(url), error)) from None
+
+
+def _describe_401(url: str, key: str | None, response: aiohttp.ClientResponse) -> str:
+    """Return the error text for a 401 of a hub. After a redirect, the hub is at another address, and got no key."""
+    if response.history:
+        return describe_missing_key(str(response.url.origin()), None)
+    return describe_missing_key(url, key)
+
+
+def describe_missing_key(url: str, key: str | None) -> str:
+    """Return the error text for a hub that refuses *key*, or that needs a key."""
+    address = public_url(url)
+    remedy = f"sign in with: hubbub login {address}"
+    if key is not None and key == os.environ.get(KEY_VARIABLE, "").strip():
+        return f"{address} does not accept the key in {KEY_VARIABLE}: correct the variable, or remove it and {remedy}"
+    return f"{address} {'needs a key' if key is None else 'does not accept the key'}: {remedy}"
 
 
 def _describe_foreign_response(address: str, response: aiohttp.ClientResponse) -> str:

@@ -1,4 +1,4 @@
-"""The commands that talk to a running hub: `hubbub chat`, `sessions`, `tail` and `export`."""
+"""The commands that talk to a running hub: `hubbub chat`, `sessions`, `tail`, `export`, `login` and `logout`."""
 
 import asyncio
 import os
@@ -38,6 +38,8 @@ def _parse_url_option(context: click.Context, parameter: click.Parameter, value:
 url_option = click.option(
     "--url", envvar=URL_VARIABLE, callback=_parse_url_option, metavar="URL", help="The hub (http://localhost:9527)."
 )
+
+url_argument = click.argument("url", required=False, envvar=URL_VARIABLE, callback=_parse_url_option)
 
 
 @click.command("chat")
@@ -90,4 +92,26 @@ def export(session: str, form: Literal["md", "json"], url: str) -> None:
     _run_and_exit(write_session(url, session, form))
 
 
-REMOTE_COMMANDS = (run_chat, print_sessions, tail, export)
+@click.command("login")
+@url_argument
+def run_login(url: str) -> None:
+    """Keep a key for the hub at URL: the commands that talk to this hub use it.
+
+    The key is asked for, and not shown. In a pipe, it is read from standard input.
+    """
+    from hub.cli.login import keep_key
+
+    key = click.prompt("Key", hide_input=True) if sys.stdin.isatty() else sys.stdin.read()
+    _run_and_exit(keep_key(url, key.strip()))
+
+
+@click.command("logout")
+@url_argument
+def run_logout(url: str) -> None:
+    """Forget the key of the hub at URL."""
+    from hub.cli.login import drop_key
+
+    _run_and_exit(drop_key(url))
+
+
+REMOTE_COMMANDS = (run_chat, print_sessions, tail, export, run_login, run_logout)

@@ -10,11 +10,11 @@ from hub.messages.words import FINISH_REASONS
 FINAL_CLOSES = (1000, 1002, 1003, 1007, 1008, 1009, 1010)
 FINAL_FROM, FINAL_TO = 4500, 4999
 # What a client says after a final close of the hub: what is wrong, and what to do.
-WRONG_TOKEN, NO_TOKEN = 4500, 4502
+WRONG_TOKEN, NO_TOKEN, REVOKED_TOKEN = 4500, 4502, 4503
 CLOSE_TEXTS = {
     WRONG_TOKEN: "the hub does not accept the token of this client: use another one",
     NO_TOKEN: "the hub needs a token, and this client has none: connect with a key or another token",
-    4503: "the token of this client was revoked: use another one",
+    REVOKED_TOKEN: "the token of this client was revoked: use another one",
     4504: "the principal of this client has too many connections: close one first",
     4507: "this client may not read what it asked for: ask the operator of the hub",
 }
