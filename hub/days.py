@@ -1,4 +1,4 @@
-"""UTC days: usage is counted by day, and the quotas of a day renew at its end. Times are in ms since 1970."""
+"""UTC days and times: usage is counted by day, and the quotas of a day renew at its end. Times are in ms since 1970."""
 
 from datetime import UTC, datetime
 
@@ -13,3 +13,8 @@ def to_day(time: int) -> str:
 def next_midnight(time: int) -> int:
     """Return the end of the UTC day of a time."""
     return (time // DAY_MS + 1) * DAY_MS
+
+
+def to_utc_time(time: int) -> str:
+    """Return a time in UTC, as in 20261130T064236Z. The text can be a part of a file's name."""
+    return f"{datetime.fromtimestamp(time / 1000, UTC):%Y%m%dT%H%M%SZ}"

@@ -1,6 +1,5 @@
-"""The command line: `hubbub serve`, `agents` and `check`, and the commands of hub.cli.remote and hub.cli.operator."""
+"""The command line: `hubbub serve`, `agents` and `check`, and the commands of the other modules of this folder."""
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hub import __version__
+from hub.cli.backups import BACKUP_COMMANDS
 from hub.cli.failures import exit_with, load_or_exit, load_settings_or_exit
+from hub.cli.offline import call_offline
 from hub.cli.operator import OPERATOR_GROUPS
 from hub.cli.remote import REMOTE_COMMANDS
 from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines
@@ -21,7 +22,6 @@ from hub.cli.setting_options import SettingCommand, make_setting_options
 from hub.cli.show_settings import print_settings
 from hub.cli.sources import config_option, open_sources
 from hub.cli.text import to_printable
-from hub.observe.logging import log_to_stderr
 from hub.settings import ConfigError
 from hub.storage.log import LogUnusable
 
@@ -71,9 +71,10 @@ def _log_banner_line(line: str) -> None:
 @click.option("--data", type=FOLDER_TYPE, metavar="DIR", help="The data folder (data).")
 def agents(**flags: Any) -> None:
     """List the agents, and why an agent is broken; exit with code 1 if one is broken."""
-    reports: Sequence[AgentReport] = _call_offline("inspect_agents", flags)
+    settings = load_settings_or_exit(flags)
+    reports: Sequence[AgentReport] = call_offline(settings, "inspect_agents")
     _print_agents(reports)
-    file = load_settings_or_exit(flags).agents / REQUIREMENTS_FILE
+    file = settings.agents / REQUIREMENTS_FILE
     if lines := find_missing_lines(file):
         click.echo(
             to_printable(f"{file}: missing: {', '.join(lines)}; install them with: pip install -r {file}"), err=True
@@ -86,7 +87,7 @@ def agents(**flags: Any) -> None:
 @click.option("--log", metavar="URL", help="The log, as sqlite:///PATH (hub.db in the data folder).")
 def run_check(**flags: Any) -> None:
     """Check the data folder for damage; a hub may be running on it."""
-    lines: Sequence[str] = _call_offline("check_data", flags)
+    lines: Sequence[str] = call_offline(load_settings_or_exit(flags), "check_data")
     for line in lines or ("nothing is damaged",):
         click.echo(to_printable(line))
     sys.exit(1 if lines else 0)
@@ -99,29 +100,9 @@ def _add_config_option(command: click.Command) -> None:
         _add_config_option(member)
 
 
-for command in (print_settings, *REMOTE_COMMANDS, *OPERATOR_GROUPS):
+for command in (print_settings, *REMOTE_COMMANDS, *OPERATOR_GROUPS, *BACKUP_COMMANDS):
     cli.add_command(command)
 _add_config_option(cli)
-
-
-def _call_offline(use_case: str, flags: dict[str, Any]) -> Any:
-    """Return the result of a use case of hub.commands.table, called on a hub that is not started.
-
-    If the log or a file cannot be used, exit with code 2.
-    """
-    settings = load_settings_or_exit(flags)
-    log_to_stderr(settings.log_level, settings.log_format)
-    from hub.access.principal import OPERATOR
-    from hub.commands import table as commands
-    from hub.commands.hub import open_hub
-
-    async def call() -> Any:
-        return await commands.USE_CASES[use_case](open_hub(settings), OPERATOR)
-
-    try:
-        return asyncio.run(call())
-    except (LogUnusable, OSError) as error:
-        exit_with(error)
 
 
 def _print_agents(agents: "Sequence[AgentReport]") -> None:

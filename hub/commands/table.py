@@ -11,6 +11,7 @@ import attrs
 from hub.access.permissions import Action
 from hub.access.principal import Principal
 from hub.commands import agents as _agents
+from hub.commands import archiving as _archiving
 from hub.commands import chat as _chat
 from hub.commands import checking as _checking
 from hub.commands import complete as _complete
@@ -181,6 +182,8 @@ broadcast = UseCase(_agents.broadcast, "administer", agent_scope)
 inspect_agents = UseCase(_agents.inspect_agents, "operate", while_draining=True)
 read_metrics = UseCase(_metrics.read_metrics, "operate", while_draining=True, audit="refusals")
 check_data = UseCase(_checking.check_data, "operate", while_draining=True)
+back_up = UseCase(_archiving.back_up, "operate", while_draining=True)
+restore = UseCase(_archiving.restore, "operate", while_draining=True)
 
 create_key = UseCase(_principals.create_key, "operate", while_draining=True)
 list_credentials = UseCase(_principals.list_credentials, "operate", while_draining=True)

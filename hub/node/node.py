@@ -112,8 +112,12 @@ class Node:
 
     async def start_log(self) -> None:
         """Make the data folder, and open the log alone. close() ends this too."""
-        make_private(self.settings.data, lambda name: name.startswith(DATA_NAME_PREFIXES))
+        self.make_data_folder()
         await self.log.start(self._deliver)
+
+    def make_data_folder(self) -> None:
+        """Make the data folder if it does not exist, for this account alone. Raises OSError."""
+        make_private(self.settings.data, lambda name: name.startswith(DATA_NAME_PREFIXES))
 
     def drain(self) -> None:
         """Refuse chats from now on, and send the `draining` notice to all connections."""

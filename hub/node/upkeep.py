@@ -1,4 +1,4 @@
-"""The periodic tasks of a node: check connections, expire events, reload changed agent files, measure the load."""
+"""The periodic tasks of a node: check connections, expire old data, reload changed agent files, measure the load."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,6 +16,7 @@ from hub.text import cut
 log = structlog.get_logger()
 
 EXPIRE_INTERVAL_SECONDS = 600.0
+HELD_BLOBS_INTERVAL_SECONDS = 10.0
 LOAD_INTERVAL_SECONDS = 0.25
 SWEEP_INTERVAL_SECONDS = 1.0
 RELOAD_INTERVAL_SECONDS = 1.0
@@ -39,6 +40,7 @@ class Upkeep:
             (LOAD_INTERVAL_SECONDS, self._measure_load),
             (SWEEP_INTERVAL_SECONDS, self._sweep),
             (EXPIRE_INTERVAL_SECONDS, self._expire),
+            (HELD_BLOBS_INTERVAL_SECONDS, self.node.files.remove_held_blobs),
         ]
         if self.node.settings.reload:
             steps.append((RELOAD_INTERVAL_SECONDS, self._reload))

@@ -1,10 +1,11 @@
 """Operations on blobs that may block: call them in a thread."""
 
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
+
+from hub.storage.disk import sync_folder
 
 
 def open_blob(path: Path) -> IO[bytes]:
@@ -24,16 +25,6 @@ def rename_to_blob(part: Path, blob: Path) -> None:
     """Rename a complete upload, and sync the new name to disk. Replaces an existing blob, which has the same bytes."""
     os.replace(part, blob)
     sync_folder(blob.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync the names in a folder to disk, so that they survive a power cut. Does nothing on Windows."""
-    if sys.platform != "win32":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def unlink_all(paths: Iterable[Path]) -> None:

@@ -27,7 +27,9 @@ from hub.ids import Key
 from hub.limits import Limits
 from hub.seams import Seams
 from hub.storage import lockfile
-from hub.storage.blob_files import open_blob, read_blob, rename_to_blob, sync_folder, unlink_all
+from hub.storage.blob_files import open_blob, read_blob, rename_to_blob, unlink_all
+from hub.storage.disk import sync_folder
+from hub.storage.file_hold import unlink_unless_held
 from hub.storage.file_names import check_file_name, check_media_type
 from hub.storage.log import FileStore
 from hub.storage.private import make_private, touch_private
@@ -60,6 +62,7 @@ class Files:
     _uploads: set[Upload] = attrs.Factory(set)
     _locks: "WeakValueDictionary[str, asyncio.Lock]" = attrs.Factory(WeakValueDictionary)
     _tasks: "set[asyncio.Task[None]]" = attrs.Factory(set)
+    _held_digests: set[str] = attrs.Factory(set)  # of unused blobs that a backup held back when they were to be removed
     _undo: ExitStack = attrs.Factory(ExitStack)
     _threads: ThreadPoolExecutor = attrs.Factory(lambda: ThreadPoolExecutor(BLOB_THREADS, "hub-files"))
 
@@ -252,6 +255,12 @@ class Files:
         # In a task, so that the blobs are removed even if the caller is cancelled.
         await asyncio.shield(self._start_task(self._remove_with_locks({file.digest for file in files})))
 
+    async def remove_held_blobs(self) -> None:
+        """Remove the unused blobs that a backup held back, if it has ended."""
+        digests, self._held_digests = self._held_digests, set()
+        if digests:
+            await asyncio.shield(self._start_task(self._remove_with_locks(digests)))
+
     async def _remove_with_locks(self, digests: Iterable[str]) -> None:
         for digest in digests:
             async with self._get_lock(digest):
@@ -262,8 +271,10 @@ class Files:
         if not self._owns_folder:
             return
         with suppress(StorageUnavailable, OSError):  # if this fails, the next start removes the blobs
-            used = await self.store.find_used_digests(digests)
-            await self.run_in_thread(unlink_all, [self.folder / digest for digest in {*digests}.difference(used)])
+            unused = {*digests}.difference(await self.store.find_used_digests(digests))
+            paths = [self.folder / digest for digest in unused]
+            if not await self.run_in_thread(unlink_unless_held, self.folder, paths):
+                self._held_digests |= unused
 
     def _get_lock(self, digest: str) -> asyncio.Lock:
         return self._locks.setdefault(digest, asyncio.Lock())

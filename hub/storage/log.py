@@ -28,6 +28,7 @@ from hub.access.records import (
 )
 from hub.ids import Key
 from hub.messages import Event, HistoryMessage, Page, PageRequest
+from hub.storage.archive import LogArchive
 from hub.storage.records import (
     Append,
     ChatRecord,
@@ -337,6 +338,10 @@ class Log(ABC):
         Raises LogUnusable if the log does not exist or cannot be read, or if the driver has no check.
         """
         raise LogUnusable("this log cannot be checked: its driver has no check")
+
+    def open_archive(self) -> LogArchive:
+        """Return the archive of the log, for backups. Raises LogUnusable if the driver has none."""
+        raise LogUnusable("this log cannot be backed up: its driver has no archive")
 
     @abstractmethod
     async def probe(self) -> None:

@@ -1,6 +1,7 @@
 """How to call each use case of hub.commands.table, for the tests of the table and of the permissions."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -24,6 +25,7 @@ from hub.messages import (
 )
 
 MESSAGE = "m_1"
+NO_FOLDER = Path(__file__)
 
 
 def make_chat(session: str) -> Chat:
@@ -88,6 +90,8 @@ ROWS: dict[str, Row] = {
     "inspect_agents": Row("operate", lambda client, session: (), True),
     "read_metrics": Row("operate", lambda client, session: (), True),
     "check_data": Row("operate", lambda client, session: (), True),
+    "back_up": Row("operate", lambda client, session: (NO_FOLDER, print), True),
+    "restore": Row("operate", lambda client, session: (NO_FOLDER, print), True),
     "authenticate": Row("enter", lambda client, session: ("hk_wrong",), True),
     "find_foreign_user": Row(
         "enter", lambda client, session: (ForeignUser(kind="proxy", subject="x", name="x"),), True

@@ -11,10 +11,10 @@ import msgspec
 from hub.ids import Key
 from hub.storage.log import LogUnusable
 from hub.storage.records import Damage, RunRecord
+from hub.storage.sqlite.copying import connect_read_only
 from hub.storage.sqlite.damage import split_commit
 from hub.storage.sqlite.event_rows import EventRow, StoredCommit, UnreadableEvents, join_rows, to_events
 from hub.storage.sqlite.migrations import MIGRATIONS
-from hub.storage.sqlite.wal import BUSY_MS
 
 MAX_FILE_FAULTS = 20  # the most that PRAGMA quick_check reports
 
@@ -28,11 +28,8 @@ def check_log_file(path: Path, blob_size: Callable[[str], int | None]) -> list[D
 
     Raises LogUnusable if the file does not exist, cannot be read as a log, or has the schema of another version.
     """
-    if not path.is_file():
-        raise LogUnusable(f"there is no log {path}: name its folder with --data, or the log with --log")
     try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", BUSY_MS / 1000, isolation_level=None, uri=True)
-        with closing(db):
+        with closing(connect_read_only(path)) as db:
             _check_version(db, path)
             db.text_factory = bytes  # with str, a text that is not UTF-8 would raise and end the check
             return LogCheck(db, blob_size).find_damage()

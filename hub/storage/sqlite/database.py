@@ -11,8 +11,8 @@ from hub.limits import MiB
 from hub.storage import lockfile
 from hub.storage.log import LogUnusable
 from hub.storage.private import make_folder, touch_private
-from hub.storage.sqlite.event_rows import event_to_commit
-from hub.storage.sqlite.migrations import MIGRATIONS
+from hub.storage.sqlite.migrations import MIGRATIONS, migrate_schema, read_schema
+from hub.storage.sqlite.old_schemas import save_old_schema
 from hub.storage.sqlite.open_file import OpenFile
 from hub.storage.sqlite.wal import BUSY_MS, CHECKPOINT_PAGES, WalPreallocator
 
@@ -91,17 +91,16 @@ class Database:
             PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA secure_delete = ON""")
 
     def _migrate(self) -> None:
-        (version,) = self.db.execute("PRAGMA user_version").fetchone()
+        version = read_schema(self.db)
         if version > len(MIGRATIONS):
             schemas = f"it has schema {version}, and this version knows {len(MIGRATIONS)}"
             raise LogUnusable(
                 f"{self.path} was written by a newer Hubbub ({schemas}): update Hubbub, or choose another --data"
             )
         if 0 < version < len(MIGRATIONS):
-            _log.info("log_upgrade", path=str(self.path), schema=version, to=len(MIGRATIONS))
-        self.db.create_function("as_loose", -1, event_to_commit)
-        for number, script in enumerate(MIGRATIONS[version:], version + 1):
-            self.db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
+            copy = save_old_schema(self.db, self.path, version)
+            _log.info("log_upgrade", path=str(self.path), schema=version, to=len(MIGRATIONS), copy=copy.name)
+        migrate_schema(self.db)
 
 
 def make_log_folder(path: Path) -> None:

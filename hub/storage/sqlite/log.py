@@ -27,6 +27,7 @@ from hub.seams import Seams
 from hub.storage.log import Listener, Log, LogUnusable
 from hub.storage.records import CommitTotals, Damage
 from hub.storage.sqlite.access import SqliteAccess
+from hub.storage.sqlite.archive import SqliteArchive
 from hub.storage.sqlite.changes import Probe
 from hub.storage.sqlite.checking import check_log_file
 from hub.storage.sqlite.events import SqliteEvents
@@ -71,6 +72,9 @@ class SqliteLog(Log):
 
     async def check(self, blob_size: Callable[[str], int | None]) -> Sequence[Damage]:
         return await asyncio.to_thread(check_log_file, self._path, blob_size)
+
+    def open_archive(self) -> SqliteArchive:
+        return SqliteArchive(self._path)
 
     async def probe(self) -> None:
         await self._threads.submit(Probe())

@@ -1,5 +1,9 @@
 """The schema of the embedded log, as one migration for each version."""
 
+import sqlite3
+
+from hub.storage.sqlite.event_rows import event_to_commit
+
 # The first n scripts make version n of the schema. Do not change a released script.
 MIGRATIONS = (
     """
@@ -187,3 +191,21 @@ MIGRATIONS = (
     );
     """,
 )
+
+
+def read_schema(db: sqlite3.Connection) -> int:
+    """Return the version of the schema, or 0 for an empty database. Raises sqlite3.Error."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def migrate_schema(db: sqlite3.Connection) -> None:
+    """Update the schema to the newest version in one transaction, so that a kill changes nothing.
+
+    Raises sqlite3.Error.
+    """
+    scripts = MIGRATIONS[read_schema(db) :]
+    if scripts:
+        db.create_function("as_loose", -1, event_to_commit)
+        changes = "; ".join((*scripts, f"PRAGMA user_version = {len(MIGRATIONS)}"))
+        db.executescript(f"BEGIN IMMEDIATE; {changes}; COMMIT")
