@@ -353,6 +353,7 @@ def test_a_start_that_is_killed_at_any_statement_of_an_update_is_repeated(tmp_pa
     """Each time, nothing is lost, and the copy of the old schema is complete."""
     make_old_log(tmp_path / "old" / "hub.db", schema)
     lines = [json.loads(line) for line in run_script(KILL_AT_EACH_STATEMENT, tmp_path / "old", tmp_path).splitlines()]
-    assert len(lines) > len(";".join(MIGRATIONS[schema:]).split(";")) and [killed for killed, *_ in lines] == [True] * (len(lines) - 1) + [False]
+    assert len(lines) > len(";".join(MIGRATIONS[schema:]).split(";"))
+    assert [is_killed for is_killed, *_ in lines] == [True] * (len(lines) - 1) + [False]
     for _, data, copies in lines:
         assert (OldData(*data), copies) == (OLD_DATA, [f"hub.db.schema{schema}.bak"])
