@@ -9,7 +9,8 @@ from hub.storage.disk import sync_file, sync_folder
 from hub.storage.log import LogUnusable
 from hub.storage.private import open_private
 
-MANIFEST_FILE, LOG_COPY, BLOBS_FOLDER = "manifest.json", "hub.db", "files"  # the names in a backup
+# The names in a backup.
+MANIFEST_FILE, LOG_COPY, BLOBS_FOLDER = "manifest.json", "hub.db", "files"
 BACKUP_FORMAT = 1
 
 
@@ -17,9 +18,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a backup has.
 
     *format* is the version of this record. *version* is that of the hub, and *schema* that of the log. *created* is
-    the time of the copy in UTC, as in 20261130T064236Z. *log_bytes* and *log_digest* (SHA-256) are those of the copy of the log. *counts* has the
-    number of records by kind. *blobs* and *blob_bytes* are the number and the size of the blobs in the backup;
-    *missing_blobs* are the digests of those that the log names, and that could not be copied.
+    the time of the copy in UTC, as in 20261130T064236Z. *log_bytes* and *log_digest* (SHA-256) are those of the copy of
+    the log. *counts* has the number of records by kind. *blobs* and *blob_bytes* are the number and the size of the
+    blobs in the backup; *missing_blobs* are the digests of those that the log names, and that could not be copied.
     """
 
     format: int

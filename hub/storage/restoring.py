@@ -120,7 +120,7 @@ class Restorer:
         return suffix
 
     def _move_aside(self, file: Path, base: Path, suffix: str) -> Path:
-        """Rename a file whose name begins with that of *base*, as SQLite names a write-ahead log; return the new path."""
+        """Rename a file whose name begins with that of *base*, as that of a write-ahead log. Return the new path."""
         new_path = file.with_name(base.name + suffix + file.name.removeprefix(base.name))
         os.rename(file, new_path)
         return new_path

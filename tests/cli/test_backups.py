@@ -159,7 +159,7 @@ async def test_an_old_cursor_gets_a_reset(process: HubProcess, tmp_path: Path) -
                 assert frame["type"] == "reset" and len(frame["messages"]) == 2, frame
 
 
-# --- what holds a backup up ---------------------------------------------------------------------------------------------
+# --- what holds a backup up -------------------------------------------------------------------------------------------
 
 
 async def start_stuck_backup(process: HubProcess, folder: Path) -> tuple[asyncio.subprocess.Process, Path]:
@@ -259,7 +259,7 @@ async def test_a_backup_that_cannot_fit_is_not_begun(process: HubProcess, tmp_pa
     assert "free space" in line and "MiB" in line and not (tmp_path / "backup").exists()
 
 
-# --- folders ------------------------------------------------------------------------------------------------------------
+# --- folders ----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_backup_needs_a_new_folder(process: HubProcess, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from structlog.testing import capture_logs
@@ -18,12 +18,9 @@ from support.documents import ROOT
 from support.logs import Opener, chunk, file, open_logs
 
 from hub.ids import Key
-from hub.limits import Limits, MiB
-from hub.messages import Author, HistoryMessage
-from hub.seams import Seams
+from hub.limits import MiB
 from hub.storage.file_hold import hold_blobs, unlink_unless_held
 from hub.storage.log import LogInUse, LogUnusable
-from hub.storage.open_log import open_log
 from hub.storage.records import Append
 from hub.storage.sqlite.archive import SqliteArchive
 from hub.storage.sqlite.event_rows import event_to_commit
@@ -186,7 +183,7 @@ def test_blobs_are_held_by_a_folder_lock(tmp_path: Path) -> None:
         assert unlink_unless_held(tmp_path, [blob]) and not blob.exists()
 
 
-# --- copies before an update of the schema ------------------------------------------------------------------------------
+# --- copies before an update of the schema ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schema", OLD_SCHEMAS)
