@@ -29,7 +29,7 @@ from hub.seams import Seams
 from hub.storage import lockfile
 from hub.storage.blob_files import open_blob, read_blob, rename_to_blob, unlink_all
 from hub.storage.disk import sync_folder
-from hub.storage.file_hold import unlink_unless_held
+from hub.storage.file_hold import try_to_unlink
 from hub.storage.file_names import check_file_name, check_media_type
 from hub.storage.log import FileStore
 from hub.storage.private import make_private, touch_private
@@ -271,10 +271,10 @@ class Files:
         if not self._owns_folder:
             return
         with suppress(StorageUnavailable, OSError):  # if this fails, the next start removes the blobs
-            unused = {*digests}.difference(await self.store.find_used_digests(digests))
-            paths = [self.folder / digest for digest in unused]
-            if not await self.run_in_thread(unlink_unless_held, self.folder, paths):
-                self._held_digests |= unused
+            free_digests = {*digests}.difference(await self.store.find_used_digests(digests))
+            paths = [self.folder / digest for digest in free_digests]
+            if not await self.run_in_thread(try_to_unlink, self.folder, paths):
+                self._held_digests |= free_digests
 
     def _get_lock(self, digest: str) -> asyncio.Lock:
         return self._locks.setdefault(digest, asyncio.Lock())

@@ -33,7 +33,7 @@ def hold_blobs(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def unlink_unless_held(folder: Path, paths: Iterable[Path]) -> bool:
+def try_to_unlink(folder: Path, paths: Iterable[Path]) -> bool:
     """Delete files in *folder*. Return False, and delete nothing, while a backup holds the blobs. Raises OSError."""
     if sys.platform == "win32":
         unlink_all(paths)

@@ -19,7 +19,7 @@ from support.logs import Opener, chunk, file, open_logs
 
 from hub.ids import Key
 from hub.limits import MiB
-from hub.storage.file_hold import hold_blobs, unlink_unless_held
+from hub.storage.file_hold import hold_blobs, try_to_unlink
 from hub.storage.log import LogInUse, LogUnusable
 from hub.storage.records import Append
 from hub.storage.sqlite.archive import SqliteArchive
@@ -177,10 +177,10 @@ def test_blobs_are_held_by_a_folder_lock(tmp_path: Path) -> None:
     blob.touch()
     with hold_blobs(tmp_path):
         with hold_blobs(tmp_path):
-            assert not unlink_unless_held(tmp_path, [blob])
-        assert not unlink_unless_held(tmp_path, [blob]) and blob.exists()
+            assert not try_to_unlink(tmp_path, [blob])
+        assert not try_to_unlink(tmp_path, [blob]) and blob.exists()
     with hold_blobs(tmp_path / "none"):
-        assert unlink_unless_held(tmp_path, [blob]) and not blob.exists()
+        assert try_to_unlink(tmp_path, [blob]) and not blob.exists()
 
 
 # --- copies before an update of the schema ----------------------------------------------------------------------------
