@@ -28,7 +28,7 @@ class ClientHandle:
     agent. *own_sessions* maps agent ids to the ids of these sessions, which are made on first use.
     *reserved_keys* are the sessions to which commands in progress will subscribe the client: see
     joining.reserve_subscription(). *has_ended* is True after end(): the hub has sent a close frame, and waits for the
-    answer.
+    answer. *close_code* is the code of the first close frame of the two sides, or 0.
     """
 
     hub: Hub
@@ -39,6 +39,7 @@ class ClientHandle:
     own_sessions: Mapping[str, str] = MappingProxyType({})
     reserved_keys: frozenset[Key] = frozenset()
     has_ended: bool = False
+    close_code: int = 0
 
     @property
     def id(self) -> str:
@@ -75,6 +76,7 @@ class ClientHandle:
         if self.is_closed:
             return
         self.has_ended = True
+        self.hub.counters.door.refusals[error.code] += 1
         self.sign_in(NOBODY)
         if not self.hub.close_socket(self, error):
             self.connection.close_after(Error(code=error.code, message=error.message), self.hub.limits.close_seconds)
@@ -89,7 +91,13 @@ class ClientHandle:
 
     def answer(self, notice: Notice) -> None:
         """Write the answer to a command without waiting."""
+        if type(notice) is Error:
+            self.hub.counters.door.refusals[notice.code] += 1
         self.connection.answer(notice)
+
+    def note_close(self, code: int) -> None:
+        """A close frame with *code* is sent or received. Only the first call has an effect."""
+        self.close_code = self.close_code or code
 
     def write(self, data: bytes) -> None:
         """Write encoded frames without waiting."""

@@ -14,7 +14,7 @@ from hub.hosting.contract import Run as RunView
 from hub.hosting.hosted import Agent
 from hub.hosting.metering import AnswerMeters
 from hub.messages import Role
-from hub.sessions.usage import make_usage
+from hub.sessions.usage import count_agent_tokens, make_usage
 
 AnswerChunks = AsyncIterator[TextOrFinish]
 
@@ -45,19 +45,19 @@ async def complete(
 async def _open_counted_chunks(
     hub: Hub, principal: Principal, agent: Agent, run: RunView
 ) -> AsyncIterator[AnswerChunks]:
-    """Count the answer for the quotas and the usage of the principal, unless sign-in is off."""
-    if not hub.is_sign_in_on:
-        async with _open_chunks(hub, agent, run) as reader:
-            yield reader
-        return
-    place, meters = await hub.quotas.reserve(principal.tenant, principal.id), AnswerMeters()
+    """Count the tokens of the answer, and unless sign-in is off, the quotas and the usage of the principal."""
+    place = await hub.quotas.reserve(principal.tenant, principal.id) if hub.is_sign_in_on else None
+    meters = AnswerMeters()
     try:
         async with _open_chunks(hub, agent, run) as reader:
             meters = reader.agent_task.meters
             yield reader
     finally:
-        day = to_day(hub.node.seams.now())
-        hub.quotas.save(place, make_usage(day, principal.tenant, principal.id, agent.id, meters.count()))
+        counts = meters.count()
+        count_agent_tokens(hub.counters.answers, counts)
+        if place is not None:
+            day = to_day(hub.node.seams.now())
+            hub.quotas.save(place, make_usage(day, principal.tenant, principal.id, agent.id, counts))
 
 
 @asynccontextmanager

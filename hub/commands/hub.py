@@ -23,6 +23,7 @@ from hub.node import draining
 from hub.node.log_probe import LogProbe
 from hub.node.node import Node
 from hub.node.upkeep import Upkeep
+from hub.observe.counters import Counters
 from hub.seams import Seams
 from hub.settings import Settings
 
@@ -64,6 +65,11 @@ class Hub:
     def is_team(self) -> bool:
         """True if each member of a tenant is a member of each of its sessions."""
         return self.settings.session_access == "team"
+
+    @property
+    def counters(self) -> Counters:
+        """The counters for the metrics."""
+        return self.node.counters
 
     @property
     def is_draining(self) -> bool:

@@ -55,6 +55,7 @@ async def sign_in_client(hub: Hub, client: ClientHandle, token: str) -> None:
         raise Unauthenticated("this connection belongs to another principal: open a new one to change it")
     if not old_principal.is_signed_in:
         hub.check_connection_count(principal)
+        hub.counters.door.sign_ins["socket"] += 1
     client.sign_in(principal)
     if old_principal.is_signed_in and principal != old_principal:
         recheck_client(hub, client)
@@ -98,6 +99,7 @@ async def _use_personal_link(hub: Hub, token: Token) -> SignIn:
     finally:
         hub.directory.used_links.discard(token.id)
         hub.directory.drop(record.id)
+    hub.counters.door.sign_ins["link"] += 1
     return SignIn(principal=make_principal(record, credential, hub.directory.version), cookie=cookie)
 
 
@@ -141,6 +143,7 @@ async def _join(hub: Hub, principal: Principal, session: LiveSession, new_role: 
         principal, new_records = make_principal(record, credential, hub.directory.version), [record, credential]
     if not principal.is_operator and (role is None or SESSION_ROLES.index(role) < SESSION_ROLES.index(new_role)):
         await hub.node.log.access.save(*new_records, Grant(session.key, principal.id, new_role))
+        hub.counters.door.sign_ins["guest"] += bool(new_records)
         session.grants[principal.id] = new_role
         announce_role(hub, session.key, principal.id)
     return SignIn(principal=principal, cookie=cookie)

@@ -46,6 +46,7 @@ class AnswerWriter:
     """Writes the messages and events of one run.
 
     *messages* are the finished messages; *message_id* is the id of the message that streams, or of the next one.
+    *on_first_output* is called when the log holds and has delivered the first output; then it is None.
     *finish* is the agent's last Finish. *pending_bytes* counts the bytes that the log does not hold yet. *has_yielded*
     is True if the event loop has run other tasks since the run cleared the flag.
 
@@ -61,6 +62,7 @@ class AnswerWriter:
     limits: Limits
     file_access: FileAccess
     new_id: Callable[[str], str]
+    on_first_output: Callable[[], None] | None = None
     messages: list[HistoryMessage] = attrs.Factory(list)
     finish: Finish = Finish()
     pending_bytes: int = 0
@@ -97,6 +99,9 @@ class AnswerWriter:
     def _on_logged(self, size: int) -> None:
         self.pending_bytes -= size
         self.has_yielded = True  # a commit ended between two pieces, so the loop runs other tasks often enough
+        if self.on_first_output is not None:
+            self.on_first_output()
+            self.on_first_output = None
         if self._capacity_waiter is not None:
             self._wake()
 

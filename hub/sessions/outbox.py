@@ -12,6 +12,7 @@ from hub.errors import StorageUnavailable
 from hub.ids import Key, id_of
 from hub.limits import Limits
 from hub.messages import Chunk, Event, HistoryMessage
+from hub.observe.histogram import STEP_BOUNDS, Histogram
 from hub.sessions.pace import Pace
 from hub.storage.log import EventStore
 from hub.storage.records import Append, ChatRecord, RunRecord
@@ -26,9 +27,11 @@ class PendingChunk(Event, eq=False, kw_only=True):
     """A chunk on its way to the log.
 
     When the log holds the chunk, *on_logged* is called with *size*, the number of the chunk's bytes. *pieces* is None
-    until a second text joins the chunk; then *pieces* has all texts of the chunk.
+    until a second text joins the chunk; then *pieces* has all texts of the chunk. *time* is the loop's time at the
+    first text.
     """
 
+    time: float
     on_logged: Callable[[int], None]
     size: int
     pieces: list[str] | None = None
@@ -123,7 +126,8 @@ class Outbox:
     called then, this append may still succeed.
 
     *history_version* counts the commits that changed the history. *on_idle* is called when the outbox becomes empty
-    after an event other than a chunk was logged or refused.
+    after an event other than a chunk was logged or refused. *chunk_ages* gets the age of each chunk when the log has
+    delivered it.
     """
 
     key: Key
@@ -132,6 +136,7 @@ class Outbox:
     pace: Pace
     on_idle: Callable[[], None]
     owner: str = ""  # the principal that becomes the owner of the session if an append makes the session
+    chunk_ages: Histogram = attrs.Factory(lambda: Histogram(STEP_BOUNDS))
     state: OutboxState = IDLE
     history_version: int = 0
     _pending: list[PendingEvent | PendingChunk] = attrs.Factory(list)
@@ -217,8 +222,9 @@ class Outbox:
         if chunk is not None and chunk.size + size <= self.limits.chunk_bytes:
             chunk.join(text, size)
             return
-        chunk = PendingChunk(agent_id, run_id, Chunk(message_id, text, offset), on_logged=on_logged, size=size)
         now = self._loop.time()
+        body = Chunk(message_id, text, offset)
+        chunk = PendingChunk(agent_id, run_id, body, time=now, on_logged=on_logged, size=size)
         # The most frequent case: the chunk is alone, and flushed at once. It is not added to _open_chunks, because
         # no text may join a chunk in flight. IDLE has no timer, so _enter() is not needed.
         if self.state is IDLE and now >= self._next_chunk_time:
@@ -309,9 +315,10 @@ class Outbox:
         if isinstance(result, Exception):
             self._handle_failure(batch, result)
             return
-        has_chunks_only = True
+        has_chunks_only, now = True, self._loop.time()
         for event in batch:
             if isinstance(event, PendingChunk):
+                self.chunk_ages.add(now - event.time)
                 event.on_logged(event.size)
             else:
                 has_chunks_only = False

@@ -13,13 +13,14 @@ from hub.errors import AgentError, HubError
 from hub.hosting.agent_task import AgentTask
 from hub.hosting.hosted import Agent
 from hub.hosting.output import call_agent
-from hub.ids import id_of
+from hub.ids import id_of, tenant_of
 from hub.messages import Fault, RunError, RunFinished, StopReason
 from hub.sessions.answer_writer import AnswerWriter
 from hub.sessions.hosts import RunOwner, RunPlace, SessionHost
 from hub.sessions.outbox import PendingEvent
 from hub.sessions.questions import Questions
-from hub.sessions.usage import make_run_usage
+from hub.sessions.run_timer import RunTimer
+from hub.sessions.usage import count_agent_tokens, count_run_tokens, make_usage
 from hub.sessions.view import make_view
 from hub.storage.records import RunRecord
 
@@ -73,6 +74,7 @@ class ActiveRun:
     stop_reason: StopReason | None = None
     place: RunPlace | None = None
     usage: tuple[UsageRecord, ...] = ()
+    timer: RunTimer = attrs.field(init=False)
     questions: Questions = attrs.field(init=False)
     writer: AnswerWriter = attrs.field(init=False)
     _agent_task: AgentTask | None = None
@@ -80,6 +82,7 @@ class ActiveRun:
 
     def __attrs_post_init__(self) -> None:
         record, host, owner = self.record, self.host, self.owner
+        self.timer = RunTimer(record.agentId, host.counters.answers)
         self.writer = AnswerWriter(
             agent_id=record.agentId,
             run_id=record.runId,
@@ -89,6 +92,7 @@ class ActiveRun:
             limits=host.limits,
             file_access=owner.file_access,
             new_id=host.seams.new_id,
+            on_first_output=self.timer.note_first_output,
         )
         self.questions = Questions(
             agent=record.agentId,
@@ -145,6 +149,7 @@ class ActiveRun:
         if self.state is not RunState.STARTING:  # the run was stopped or suspended during the commit
             return
         self._enter(RunState.RUNNING)
+        self.timer.note_call()
         self.agent_task.start(self._run_code(self.agent_task))
 
     def stop(self, reason: StopReason) -> None:
@@ -249,6 +254,7 @@ class ActiveRun:
     def _end(self, reason: StopReason, error: AgentError | None = None) -> None:
         has_started = self.state is not RunState.QUEUED
         self._enter(RunState.ENDED)
+        self.timer.note_end()
         last_id = self.writer.end()
         if self._agent_task is not None and self._agent_task.task is None:
             self._agent_task.cancel()
@@ -261,16 +267,22 @@ class ActiveRun:
         # A run that is cancelled in the queue adds no answer to the history.
         end.messages = () if reason == "cancelled" and not has_started else self.writer.make_history(reason, fault)
         end.ended_runs = (self.id,)
-        end.usage = self.usage = self._make_usage() if self.place is not None else ()
+        end.usage = self.usage = self._count_usage()
         end.on_result = lambda _: self.owner.on_run_end(self)
         events.append(end)
         self.questions.close(lambda closing_events: self.owner.outbox.put(*closing_events, *events))
 
-    def _make_usage(self) -> tuple[UsageRecord, ...]:
+    def _count_usage(self) -> tuple[UsageRecord, ...]:
+        """Count the tokens of the run, and return the usage of its principal: nothing while sign-in is off."""
         texts = [message.content for message in self.writer.messages]
         calls = self._agent_task.meters.count() if self._agent_task is not None else {}
+        counts = count_run_tokens(self.record, texts, self.writer.finish.usage, calls)
+        count_agent_tokens(self.host.counters.answers, counts)
+        if self.place is None:
+            return ()
+        record = self.record
         day = to_day(self.host.seams.now())
-        return make_run_usage(self.record, day, texts, self.writer.finish.usage, calls)
+        return make_usage(day, tenant_of(record.key), record.author.id, record.agentId, counts)
 
     def take_place(self, place: RunPlace | None) -> None:
         """Hold a place in the quotas until close_place()."""

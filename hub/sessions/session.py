@@ -41,6 +41,7 @@ class LiveSession:
             store=host.log.events,
             limits=host.limits,
             pace=host.pace,
+            chunk_ages=host.counters.chunk_ages,
             on_idle=lambda: host.unload_if_unused(channel.key),
         )
         self.schedule = Schedule(

@@ -1,18 +1,18 @@
-"""Make the usage records of an answer to a client: what the commit of its end adds to the usage of its principal."""
+"""Count the tokens of an answer to a client, and make the records that it adds to the usage of its principal."""
 
 from collections.abc import Iterable, Mapping
 
 from hub.access.records import UsageRecord
 from hub.hosting.metering import TokenCount, count_bytes, count_tokens
-from hub.ids import tenant_of
 from hub.messages import Usage
+from hub.observe.counters import AnswerCounters
 from hub.storage.records import RunRecord
 
 
-def make_run_usage(
-    run: RunRecord, day: str, texts: Iterable[str], usage: Usage | None, calls: Mapping[str, TokenCount]
-) -> tuple[UsageRecord, ...]:
-    """Return the usage of a run that ends on *day*.
+def count_run_tokens(
+    run: RunRecord, texts: Iterable[str], usage: Usage | None, calls: Mapping[str, TokenCount]
+) -> Mapping[str, TokenCount]:
+    """Return the tokens of a run that ends, by agent.
 
     *texts* are its answer, and *usage* is what its agent reported. *calls* are the tokens of the answers that it
     called, by agent. A run whose agent was never called has used no token.
@@ -23,7 +23,15 @@ def make_run_usage(
     counts = {run.agentId: count}
     for agent_id, call_count in calls.items():
         counts[agent_id] = counts.get(agent_id, TokenCount()) + call_count
-    return make_usage(day, tenant_of(run.key), run.author.id, run.agentId, counts)
+    return counts
+
+
+def count_agent_tokens(counters: AnswerCounters, counts: Mapping[str, TokenCount]) -> None:
+    """Add tokens to the counters of the node."""
+    for agent_id, count in counts.items():
+        counters.tokens[agent_id, "input"] += count.input_tokens
+        counters.tokens[agent_id, "output"] += count.output_tokens
+        counters.tokens[agent_id, "estimated"] += count.estimated
 
 
 def make_usage(

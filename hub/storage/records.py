@@ -66,10 +66,14 @@ class SessionLabel:
 
 @attrs.frozen
 class CommitTotals:
-    """The number of commits since the log was opened, and the sum of their durations."""
+    """The number of commits since the log was opened, and the sum of their durations.
+
+    *buckets* are the bounds of a histogram of the durations, as text, each with the number of commits up to it.
+    """
 
     commits: int
     seconds: float
+    buckets: Sequence[tuple[str, float]] = ()
 
 
 @attrs.frozen(kw_only=True)

@@ -8,6 +8,8 @@ from contextlib import suppress
 import attrs
 from aiohttp import web
 
+from hub.errors import TooManyConnections
+from hub.observe.counters import DoorCounters
 from hub.observe.rare_log import RareLog
 from hub.settings import Settings
 from hub.web.connection_caps import ConnectionCaps
@@ -26,7 +28,8 @@ class Acceptor:
 
     aiohttp's own sites cannot refuse a connection before it costs a transport, a request handler and a task. Without
     *caps* all connections are accepted. *header_seconds* is the time for the header of a request, and between two
-    requests. *access_log* turns on the access log of the connections that are accepted from then on.
+    requests. *access_log* turns on the access log of the connections that are accepted from then on. Refused
+    connections and bad requests count in *counters*.
     """
 
     server: web.Server
@@ -34,6 +37,7 @@ class Acceptor:
     caps: ConnectionCaps | None
     header_seconds: float
     access_log: bool = False
+    counters: DoorCounters = attrs.Factory(DoorCounters)
     _tasks: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
     _refused_sockets: deque[tuple[float, socket.socket]] = attrs.field(factory=deque, init=False)  # with closing times
     _bad_http_log: RareLog = attrs.field(factory=lambda: RareLog(60.0), init=False)
@@ -100,6 +104,7 @@ class Acceptor:
             header_seconds=self.header_seconds,
             bad_http_log=self._bad_http_log,
             access_log=self.access_log,
+            counters=self.counters,
         )
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: handler, connection)
@@ -112,6 +117,7 @@ class Acceptor:
     def _refuse(self, connection: socket.socket, address: str, response: bytes) -> None:
         """Send a response without waiting, and close the connection a moment later."""
         now = asyncio.get_running_loop().time()
+        self.counters.refusals[TooManyConnections.code] += 1
         reason = response.partition(b'"error":"')[2].partition(b'"')[0].decode()
         self._refusal_log.warn(now, "connection refused", address=address, reason=reason)
         with suppress(OSError):  # a new socket has space for the response, unless the client has disconnected
@@ -131,7 +137,9 @@ class Acceptor:
             loop.call_at(self._refused_sockets[0][0], self._close_refused_sockets)
 
 
-def make_acceptor(settings: Settings, server: web.Server, sockets: list[socket.socket]) -> Acceptor:
+def make_acceptor(
+    settings: Settings, server: web.Server, sockets: list[socket.socket], counters: DoorCounters
+) -> Acceptor:
     """Return an acceptor. Without sign-in it has no caps: then only this machine can connect."""
     caps = ConnectionCaps(settings.limits, settings.trusted_proxies) if settings.is_sign_in_on else None
     return Acceptor(
@@ -140,4 +148,5 @@ def make_acceptor(settings: Settings, server: web.Server, sockets: list[socket.s
         caps=caps,
         header_seconds=settings.limits.header_seconds,
         access_log=settings.access_log,
+        counters=counters,
     )

@@ -23,6 +23,7 @@ from hub.protocols import protocol_names
 from hub.text import cut
 from hub.web.api import agents, agui, audit, documents, files, members, openai, sessions, sign_in, usage
 from hub.web.api.metrics import get_metrics
+from hub.web.counting import count_response
 from hub.web.doorkeeper import make_doorkeeper
 from hub.web.jwt_sign_in import JwtVerifier, make_jwt_verifier
 from hub.web.pages import console, javascript_client
@@ -125,6 +126,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
     try:
         return await handler(request)
     except HubError as refusal:
+        request.app[HUB_KEY].counters.door.refusals[refusal.code] += 1
         request[ORIGIN_REFUSED_KEY] = isinstance(refusal, Refused)
         response = _make_response(request, refusal)
         response.force_close()
@@ -141,6 +143,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
         return web.Response(status=499)
     except Exception:
         log.exception("a request failed", path=cut(request.path, 200))
+        request.app[HUB_KEY].counters.door.refusals["internal"] += 1
         return json_response(
             ErrorBody(error="the hub failed: the reason is in its output", code="internal"), status=500
         )
@@ -193,7 +196,7 @@ def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
     verifier = make_jwt_verifier(hub.settings, hub.node.seams)
     if verifier is not None:
         app.cleanup_ctx.append(partial(_open_verifier, verifier))
-    app.on_response_prepare.extend((replace_expectation_error, complete_cors_headers))
+    app.on_response_prepare.extend((replace_expectation_error, complete_cors_headers, count_response))
     return app
 
 

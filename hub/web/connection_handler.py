@@ -6,9 +6,11 @@ from typing import Any
 
 from aiohttp import web
 
+from hub.observe.counters import DoorCounters
 from hub.observe.rare_log import RareLog
 from hub.web.access_log import RequestLog
 from hub.web.connection_caps import ConnectionCaps
+from hub.web.counting import count_status
 from hub.web.routes import ErrorBody, json_response
 
 
@@ -19,7 +21,7 @@ class ConnectionHandler(web.RequestHandler):
     repeat them, as aiohttp's own does, and writes at most a rare line to the log.
     """
 
-    __slots__ = ("_address", "_caps", "_bad_http_log")
+    __slots__ = ("_address", "_caps", "_bad_http_log", "_counters")
 
     def __init__(
         self,
@@ -30,6 +32,7 @@ class ConnectionHandler(web.RequestHandler):
         header_seconds: float,
         bad_http_log: RareLog,
         access_log: bool,
+        counters: DoorCounters,
     ) -> None:
         # The keepalive timeout also closes a connection that does not send a complete request header in time. It does
         # not affect WebSockets.
@@ -39,7 +42,8 @@ class ConnectionHandler(web.RequestHandler):
             "keepalive_timeout": header_seconds,
         }
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
-        self._address, self._caps, self._bad_http_log = address, caps, bad_http_log
+        self._address, self._caps = address, caps
+        self._bad_http_log, self._counters = bad_http_log, counters
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -61,6 +65,7 @@ class ConnectionHandler(web.RequestHandler):
         """Return the response to a request that aiohttp cannot parse."""
         super().handle_error(request, status, exc, message)  # raises ConnectionError if a response has begun
         self._bad_http_log.warn(asyncio.get_running_loop().time(), "bad HTTP refused", address=self._address)
+        count_status(self._counters, "", status)
         text = "this is no correct HTTP request: see /docs" if status < 500 else "the hub failed"
         code = "bad_request" if status < 500 else "internal"
         response = json_response(ErrorBody(error=text, code=code), status=status)

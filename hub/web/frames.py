@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from hub.commands.client import ClientHandle
 from hub.commands.queues import MIN_COMMAND_BYTES
@@ -111,12 +111,15 @@ class SocketReader:
                 with suppress(ConnectionError):  # the client has disconnected: `while` checks is_closed next
                     await ws.pong(message.data)
             elif message.type is not WSMsgType.PONG:
+                if isinstance(message.data, WebSocketError):  # aiohttp has closed the socket with its code
+                    client.note_close(message.data.code)
                 if message.type is WSMsgType.CLOSE and not client.has_ended:
                     await self._close(close_reply_code(message.data))
                 return None
         return None
 
     async def _close(self, code: int, reason: bytes = b"") -> None:
+        self._client.note_close(code)
         self._client.stop_delivery()  # no frame may follow the close frame
         await close_websocket(self._ws, code, self._client.hub.limits.close_seconds, reason)
 

@@ -104,7 +104,7 @@ async def _set_up_server(hub: Hub) -> web.AppRunner:
 async def _accept_connections(hub: Hub, runner: web.AppRunner, sockets: list[socket.socket]) -> Servers:
     """Accept connections from the listening sockets, and commands of the operator. _stop() ends it."""
     assert runner.server is not None
-    acceptor = make_acceptor(hub.settings, runner.server, sockets)
+    acceptor = make_acceptor(hub.settings, runner.server, sockets, hub.counters.door)
     acceptor.start()
     return Servers(runner, acceptor, await start_control(hub))
 

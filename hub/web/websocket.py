@@ -16,6 +16,7 @@ from hub.limits import Limits
 from hub.messages import Id
 from hub.protocols import close_frame, open_protocol, protocol_names
 from hub.web.access_log import open_socket_log
+from hub.web.counting import count_close
 from hub.web.doorkeeper import principal_of, refuse_bad_credential
 from hub.web.first_frame import wait_for_sign_in
 from hub.web.frames import SocketReader, WebSocket, close_websocket
@@ -70,7 +71,8 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
     finally:
         await _clean_up(client, ws, reader, intake)
         if socket_log is not None:
-            socket_log.close(ws.close_code)
+            socket_log.close(client.close_code)
+        count_close(client.hub.counters.door, client.close_code)
         del request.app[SOCKETS_KEY][intake]
         error = ws.exception()
         if error is not None:  # break the cycle: the traceback refers to the socket, and the socket to the error
@@ -79,6 +81,7 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
 
 
 async def _disconnect(client: ClientHandle, ws: WebSocket, code: int, reason: str = "") -> None:
+    client.note_close(code)
     client.stop_delivery()  # no frame may follow the close frame
     await close_websocket(ws, code, client.hub.limits.close_seconds, reason.encode())
 
@@ -93,6 +96,8 @@ async def _clean_up(client: ClientHandle, ws: WebSocket, reader: SocketReader, i
 
 async def _say_goodbye(client: ClientHandle, ws: WebSocket, code: int) -> None:
     """Close a socket. If close_socket() has sent a close frame, send no other one, and close the transport."""
+    if not client.connection.transport.is_lost:
+        client.note_close(code)
     if client.has_ended:
         client.connection.transport.close(client.hub.limits.close_seconds)
     else:
@@ -111,6 +116,7 @@ async def _accept(request: web.Request) -> tuple[ClientHandle, WebSocket, Socket
         query.agentId, protocol_name = agent.agentId, "hubbub.events"
     ws = _make_websocket(hub.limits)
     await ws.prepare(request)
+    hub.counters.door.socket_opens += 1
     client = attach(
         *(hub, principal, open_protocol(ws.ws_protocol or protocol_name, hub.limits), request.transport, ws.ping),
         agent=query.agentId,
@@ -161,8 +167,9 @@ def close_socket(app: web.Application, client: ClientHandle, error: HubError) ->
     """
     if not any(intake.client is client for intake in app[SOCKETS_KEY]):
         return False
-    client.answer(build_error(error))
+    client.connection.answer(build_error(error))
     client.write(close_frame(error.close_code, error.code))
+    client.note_close(error.close_code)
     client.stop_delivery()  # no frame may follow the close frame
     asyncio.get_running_loop().call_later(client.hub.limits.close_seconds, client.abort)
     return True
@@ -176,6 +183,8 @@ async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
     seconds = hub.limits.close_seconds
     sockets: SocketTable = app[SOCKETS_KEY].copy()
     hub.stop_delivery()  # no frame may follow the close frame
+    for intake in sockets:
+        intake.client.note_close(code)
     close_tasks = [asyncio.create_task(close_websocket(ws, code, seconds)) for ws in sockets.values()]
     if close_tasks:
         await asyncio.wait(close_tasks, timeout=seconds)

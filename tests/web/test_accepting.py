@@ -17,6 +17,7 @@ from support.sockets import HttpConnection
 from support.waiting import PATIENCE, eventually
 
 from hub.limits import Limits
+from hub.observe.counters import DoorCounters
 from hub.settings import Settings
 from hub.web.accepting import MAX_REFUSED_SOCKETS, Acceptor, make_acceptor
 from hub.web.connection_caps import ADDRESS_REFUSAL, NODE_REFUSAL, RATE_REFUSAL, ConnectionCaps, find_source
@@ -107,8 +108,8 @@ def test_a_network_of_ipv6_counts_as_one_address(address: str, source: str) -> N
 def test_without_sign_in_there_are_no_caps() -> None:
     """Then only this machine can connect, and its programs may open thousands."""
     server: Any = None
-    assert make_acceptor(Settings(), server, []).caps is None
-    assert make_acceptor(Settings(sign_in=True), server, []).caps is not None
+    assert make_acceptor(Settings(), server, [], DoorCounters()).caps is None
+    assert make_acceptor(Settings(sign_in=True), server, [], DoorCounters()).caps is not None
 
 
 # --- real connections -------------------------------------------------------------------------------------------------

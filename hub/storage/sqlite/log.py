@@ -82,4 +82,5 @@ class SqliteLog(Log):
     @property
     def commit_totals(self) -> CommitTotals:
         """Each commit is one transaction with one fsync."""
-        return CommitTotals(self._threads.writer.commits, self._threads.writer.commit_seconds)
+        times = self._threads.writer.commit_times
+        return CommitTotals(times.total, times.seconds, times.list_buckets())

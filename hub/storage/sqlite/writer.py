@@ -18,6 +18,7 @@ import structlog
 
 from hub.errors import StorageUnavailable
 from hub.ids import Key, id_of
+from hub.observe.histogram import STEP_BOUNDS, Histogram
 from hub.seams import Seams
 from hub.storage.log import LogUnusable
 from hub.storage.sqlite.changes import Changes, EventDrop, SessionDeletion
@@ -52,8 +53,8 @@ _log = structlog.get_logger("hub.storage.sqlite.log")
 class Writer:
     """The writer thread. Other threads may only do what is listed here.
 
-    They may put requests into *requests*, or None, which ends the thread. They may read *commits* and *commit_seconds*,
-    and use *database* as the class Database allows.
+    They may put requests into *requests*, or None, which ends the thread. They may read *commit_times*, and use
+    *database* as the class Database allows.
     """
 
     database: Database
@@ -63,8 +64,7 @@ class Writer:
     heads: dict[Key, WorkingHead] = attrs.Factory(dict)  # a cache
     pacer: CommitPacer = attrs.Factory(CommitPacer)
     loose_events: int = 0  # in `loose`; see CommitPlan.loose_events
-    commits: int = 0
-    commit_seconds: float = 0.0
+    commit_times: Histogram = attrs.Factory(lambda: Histogram(STEP_BOUNDS))
     clock: int = 0  # the time of the last commit (ms); see MAX_CLOCK_STEP_MS
     next_truncation: float | None = None  # when to try again to remove erased text from the WAL
     next_failure_log: float = 0.0  # the earliest time of the next log line about a failure
@@ -163,8 +163,7 @@ class Writer:
                 self.loose_events = 0
             plan.changes.apply(self.db)
             self.db.execute("COMMIT")
-        self.commits += 1
-        self.commit_seconds += time.perf_counter() - start
+        self.commit_times.add(time.perf_counter() - start)
 
     def move_to_strips(self) -> None:
         """Move all events from `loose` to `strips`. If that fails, the events stay readable in `loose`."""

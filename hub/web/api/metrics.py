@@ -1,28 +1,61 @@
 """The metrics of a node in the format of Prometheus. No metric names a session or a user."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from hub import __version__
 from hub.commands import table as commands
 from hub.commands.metrics import NodeFigures
+from hub.observe.histogram import Histogram
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY
+
+# The process as Prometheus' clients describe it: processor time, memory, descriptors. It has values on Linux only.
+PROCESS_REGISTRY = CollectorRegistry()
+ProcessCollector(registry=PROCESS_REGISTRY)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value)
+
+
+def _counters(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
+    """Return a counter with labels. *values* has the values of the labels, and the number of each."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for label_values, number in values.items():
+        family.add_metric([label_values] if isinstance(label_values, str) else label_values, number)
+    return family
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(name, text, buckets=histogram.list_buckets(), sum_value=histogram.seconds)
+
+
+def _histograms_of_agents(name: str, text: str, histograms: Mapping[str, Histogram]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=["agent"])
+    for agent_id, histogram in histograms.items():
+        family.add_metric([agent_id], histogram.list_buckets(), histogram.seconds)
+    return family
 
 
 class NodeCollector(Collector):
     """Exports the figures of a node as metrics."""
 
     def __init__(self, figures: NodeFigures) -> None:
-        self.figures = figures
+        self.figures, self.counters = figures, figures.counters
 
     def collect(self) -> Iterator[Metric]:
         yield from self._client_metrics()
+        yield from self._door_metrics()
         yield from self._session_metrics()
-        yield from self._log_metrics()
+        yield from self._answer_metrics()
+        yield from self._node_metrics()
 
     def _client_metrics(self) -> Iterator[Metric]:
         figures = self.figures
@@ -33,46 +66,65 @@ class NodeCollector(Collector):
         for protocol, count in figures.subscriptions.items():
             subscriptions.add_metric([protocol], count)
         yield subscriptions
-        yield CounterMetricFamily("hubbub_written_bytes", "Bytes written to sockets of clients.", figures.written_bytes)
-        description = "Catch-ups: a client was behind and was served from the log."
-        yield CounterMetricFamily("hubbub_catch_ups", description, figures.catch_ups)
-        yield CounterMetricFamily(
-            "hubbub_aborted_clients", "Clients disconnected because they did not read.", figures.aborted_clients
+        yield GaugeMetricFamily(
+            "hubbub_lagging_subscriptions", "Subscriptions that are served from the log.", figures.lagging_subscriptions
         )
+        yield _counter("hubbub_written_bytes", "Bytes written to sockets of clients.", figures.written_bytes)
+        text = "Catch-ups: a client was behind and was served from the log."
+        yield _counter("hubbub_catch_ups", text, figures.catch_ups)
+        text = "Clients disconnected because they did not read."
+        yield _counter("hubbub_aborted_clients", text, self.counters.aborted_connections)
+
+    def _door_metrics(self) -> Iterator[Metric]:
+        door = self.counters.door
+        yield _counters("hubbub_http_responses", "Responses over HTTP.", ["method", "status"], door.responses)
+        yield _counter("hubbub_websockets_opened", "Opened WebSockets.", door.socket_opens)
+        text = "Ended WebSockets, by the code of the first close frame; 1006 without one."
+        yield _counters("hubbub_websockets_closed", text, ["code"], door.socket_closes)
+        yield _counters("hubbub_refusals", "Errors that clients got.", ["code"], door.refusals)
+        yield _counters("hubbub_sign_ins", "Sign-ins of browsers and sockets.", ["kind"], door.sign_ins)
 
     def _session_metrics(self) -> Iterator[Metric]:
-        figures = self.figures
+        figures, counters = self.figures, self.counters
         yield GaugeMetricFamily("hubbub_sessions", "Sessions in memory.", figures.sessions)
         yield GaugeMetricFamily("hubbub_runs_going", "Running runs.", figures.active_runs)
         yield GaugeMetricFamily("hubbub_runs_waiting", "Queued runs.", figures.queued_runs)
-        yield CounterMetricFamily("hubbub_chats", "Accepted chat messages.", figures.chats)
-        started_runs = CounterMetricFamily("hubbub_runs_started", "Started runs.", labels=["agent"])
-        for agent, count in figures.run_starts.items():
-            started_runs.add_metric([agent], count)
-        ended_runs = CounterMetricFamily("hubbub_runs_ended", "Ended runs.", labels=["agent", "stop_reason"])
-        for labels, count in figures.run_ends.items():
-            ended_runs.add_metric(labels, count)
-        yield from (started_runs, ended_runs)
-        yield CounterMetricFamily("hubbub_events", "Events delivered to subscribers.", figures.events)
+        yield _counter("hubbub_chats", "Accepted chat messages.", counters.chats)
+        yield _counters("hubbub_runs_started", "Started runs.", ["agent"], counters.run_starts)
+        yield _counters("hubbub_runs_ended", "Ended runs.", ["agent", "stop_reason"], counters.run_ends)
+        yield _counter("hubbub_events", "Events delivered to subscribers.", counters.events)
 
-    def _log_metrics(self) -> Iterator[Metric]:
-        figures = self.figures
-        yield SummaryMetricFamily(
-            "hubbub_log_commit_seconds",
-            "Duration of the log's commits, each with its fsync.",
-            figures.commits,
-            figures.commit_seconds,
-        )
-        yield GaugeMetricFamily(
-            "hubbub_loop_lag_seconds", "Delay of the event loop at the last measurement.", figures.loop_lag
-        )
-        yield GaugeMetricFamily(
-            "hubbub_loop_lag_worst_seconds", "Largest delay of the event loop since the start.", figures.worst_loop_lag
-        )
+    def _answer_metrics(self) -> Iterator[Metric]:
+        answers = self.counters.answers
+        text = "Time from a message to the call of its agent."
+        yield _histograms_of_agents("hubbub_run_wait_seconds", text, answers.waits)
+        text = "Time from the call of an agent to its first delivered output."
+        yield _histograms_of_agents("hubbub_first_token_seconds", text, answers.first_outputs)
+        yield _histograms_of_agents("hubbub_run_seconds", "Duration of runs.", answers.durations)
+        tokens = {labels: count for labels, count in answers.tokens.items() if labels[1] != "estimated"}
+        yield _counters("hubbub_tokens", "Tokens of answers.", ["agent", "kind"], tokens)
+        estimates = {agent: count for (agent, kind), count in answers.tokens.items() if kind == "estimated"}
+        yield _counters("hubbub_estimated_tokens", "Those that are an estimate.", ["agent"], estimates)
+        text = "Age of a token when it was written to all clients that read."
+        yield _histogram("hubbub_token_age_seconds", text, self.counters.chunk_ages)
+
+    def _node_metrics(self) -> Iterator[Metric]:
+        commits, counters = self.figures.commits, self.counters
+        buckets = list(commits.buckets) or [("+Inf", commits.commits)]  # a log of another package may have no buckets
+        text = "Duration of the log's commits, each with its fsync."
+        yield HistogramMetricFamily("hubbub_log_commit_seconds", text, buckets=buckets, sum_value=commits.seconds)
+        text = "Delay of the event loop at the last measurement."
+        yield GaugeMetricFamily("hubbub_loop_lag_seconds", text, counters.loop_lag)
+        text = "Largest delay of the event loop since the start."
+        yield GaugeMetricFamily("hubbub_loop_lag_worst_seconds", text, counters.worst_loop_lag)
+        version = GaugeMetricFamily("hubbub_build_info", "The version of the hub; always 1.", labels=["version"])
+        version.add_metric([__version__], 1)
+        yield version
 
 
 async def get_metrics(request: web.Request) -> web.Response:
     """Return the metrics of this node in the format of Prometheus."""
     registry = CollectorRegistry()
     registry.register(NodeCollector(await commands.read_metrics(request.app[HUB_KEY], principal_of(request))))
-    return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    process = await asyncio.to_thread(generate_latest, PROCESS_REGISTRY)  # it reads files
+    return web.Response(body=generate_latest(registry) + process, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -65,6 +65,8 @@ def with_openai_errors(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except (OpenAIError, HubError, AgentError, TimeoutError) as error:
+            if isinstance(error, HubError):
+                request.app[HUB_KEY].counters.door.refusals[error.code] += 1
             return make_openai_response(error)
         except ConnectionError:
             return web.Response(status=499)  # the client has disconnected, and reads no response
