@@ -266,6 +266,11 @@ class BadLink(HubError):
         super().__init__("this link is wrong, expired, used or revoked: ask for a new one where you got it")
 
 
+def list_error_codes(kind: type[HubError] = HubError) -> list[str]:
+    """Return the codes of all kinds of HubError, sorted."""
+    return sorted({kind.code}.union(*map(list_error_codes, kind.__subclasses__())))
+
+
 class AgentError(Exception):
     """Raise it in an agent to end the run with an error; clients receive *message* and *code*.
 

@@ -69,8 +69,9 @@ class Upkeep:
         while True:
             due = loop.time() + seconds
             await asyncio.sleep(seconds)
-            counters.loop_lag = max(loop.time() - due, 0.0)
-            counters.worst_loop_lag = max(counters.loop_lag, counters.worst_loop_lag)
+            lag = max(loop.time() - due, 0.0)
+            counters.loop_lags.add(lag)
+            counters.worst_loop_lag = max(lag, counters.worst_loop_lag)
             try:
                 await step()
             except Exception:

@@ -48,7 +48,7 @@ class Counters:
     *run_starts* counts runs by agent, *run_ends* by agent and stop reason. *sent_bytes* and *catch_ups* have the totals
     of closed connections; `/metrics` adds those of open connections. But bytes that are written directly to sockets are
     in *sent_bytes* at once. *chunk_ages* are the times from a token's arrival to the end of its delivery.
-    *loop_lag* is the event loop's delay at the last measurement, in seconds; *worst_loop_lag* is the longest so far.
+    *loop_lags* are the event loop's delays, measured five times a second; *worst_loop_lag* is the longest so far.
     """
 
     run_starts: Counter[str] = attrs.Factory(Counter)
@@ -59,7 +59,7 @@ class Counters:
     catch_ups: int = 0
     aborted_connections: int = 0
     chunk_ages: Histogram = attrs.Factory(lambda: Histogram(STEP_BOUNDS))
-    loop_lag: float = 0.0
+    loop_lags: Histogram = attrs.Factory(lambda: Histogram(STEP_BOUNDS))
     worst_loop_lag: float = 0.0
     answers: AnswerCounters = attrs.Factory(AnswerCounters)
     door: DoorCounters = attrs.Factory(DoorCounters)

@@ -57,7 +57,7 @@ async def test_connections_chats_runs_and_commits_are_counted(hub: Hub, base: st
     assert metrics["hubbub_events_total",] == extended.frames[-1]["seq"]
     assert metrics["hubbub_log_commit_seconds_count",] == hub.node.log.commit_totals.commits > 1
     assert metrics["hubbub_log_commit_seconds_sum",] > 0
-    assert metrics["hubbub_loop_lag_worst_seconds",] >= metrics["hubbub_loop_lag_seconds",] >= 0
+    assert metrics["hubbub_loop_lag_worst_seconds",] >= 0
 
 
 async def test_running_and_queued_runs_are_counted(hub: Hub, tmp_path: Path) -> None:
@@ -100,10 +100,10 @@ async def test_a_stuck_client_is_counted_once(hub: Hub) -> None:
 
 
 async def test_the_worst_lag_of_the_event_loop_is_shown(hub: Hub) -> None:
-    """It does not decrease."""
+    """It does not decrease. All measurements are in a histogram."""
     await hub.start()
     hub.node.registry.counters.worst_loop_lag = 7.0
-    await until(hub, lambda metrics: metrics["hubbub_loop_lag_seconds",] > 0)
+    await until(hub, lambda metrics: metrics["hubbub_loop_lag_seconds_count",] > 1)
     assert (await scrape(hub))["hubbub_loop_lag_worst_seconds",] == 7.0
 
 

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from hub import __version__
 from hub.commands import table as commands
 from hub.commands.metrics import NodeFigures
+from hub.errors import list_error_codes
 from hub.observe.histogram import Histogram
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY
@@ -81,7 +82,9 @@ class NodeCollector(Collector):
         yield _counter("hubbub_websockets_opened", "Opened WebSockets.", door.socket_opens)
         text = "Ended WebSockets, by the code of the first close frame; 1006 without one."
         yield _counters("hubbub_websockets_closed", text, ["code"], door.socket_closes)
-        yield _counters("hubbub_refusals", "Errors that clients got.", ["code"], door.refusals)
+        # Each code begins at 0: the functions of Prometheus do not see an increase from nothing to 1.
+        refusals = dict.fromkeys(list_error_codes(), 0) | door.refusals
+        yield _counters("hubbub_refusals", "Errors that clients got.", ["code"], refusals)
         yield _counters("hubbub_sign_ins", "Sign-ins of browsers and sockets.", ["kind"], door.sign_ins)
 
     def _session_metrics(self) -> Iterator[Metric]:
@@ -113,8 +116,8 @@ class NodeCollector(Collector):
         buckets = list(commits.buckets) or [("+Inf", commits.commits)]  # a log of another package may have no buckets
         text = "Duration of the log's commits, each with its fsync."
         yield HistogramMetricFamily("hubbub_log_commit_seconds", text, buckets=buckets, sum_value=commits.seconds)
-        text = "Delay of the event loop at the last measurement."
-        yield GaugeMetricFamily("hubbub_loop_lag_seconds", text, counters.loop_lag)
+        text = "Delays of the event loop, measured five times a second."
+        yield _histogram("hubbub_loop_lag_seconds", text, counters.loop_lags)
         text = "Largest delay of the event loop since the start."
         yield GaugeMetricFamily("hubbub_loop_lag_worst_seconds", text, counters.worst_loop_lag)
         version = GaugeMetricFamily("hubbub_build_info", "The version of the hub; always 1.", labels=["version"])
