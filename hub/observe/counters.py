@@ -26,7 +26,7 @@ class AnswerCounters:
     tokens: Counter[tuple[str, str]] = attrs.Factory(Counter)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class DoorCounters:
     """What came to the hub over HTTP and WebSockets.
 
