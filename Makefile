@@ -11,7 +11,8 @@ $(shell test -x $(BIN)/python || rm -rf .venv)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install model run test lint lint-js types torture-short torture coverage bench screenshots constraints clean
+.PHONY: help install model run wheel test package lint lint-js types torture-short torture coverage bench screenshots \
+	constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -19,15 +20,22 @@ help: ## list these targets
 install: .venv/.core-$(KEY) ## create .venv with this source tree and the command .venv/bin/hubbub
 
 model: install ## fetch the local model
-	@$(BIN)/python scripts/fetch_model.py
+	@$(BIN)/hubbub model
 
 run: install ## install the hub and the agents' requirements, fetch the model if possible, start the hub
 	@$(BIN)/python scripts/install_requirements.py
-	@$(BIN)/python scripts/fetch_model.py --optional
+	@$(BIN)/hubbub model --optional
 	@exec $(BIN)/hubbub serve
 
-test: .venv/.test-$(KEY) ## run all tests except those of torture
-	$(BIN)/python -m pytest -n 2 --ignore=tests/torture
+wheel: $(BIN)/python ## build the wheel in dist/
+	@rm -rf build/lib build/bdist.* dist
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . && ls dist/*.whl
+
+test: .venv/.test-$(KEY) ## run all tests except those of torture and package
+	$(BIN)/python -m pytest -n 2 --ignore=tests/torture --ignore=tests/package
+
+package: .venv/.test-$(KEY) ## install the wheel into a bare environment, and run it with the local model, 1 minute
+	$(BIN)/python -m pytest tests/package
 
 torture-short: .venv/.test-$(KEY) ## test kills, stops, power cuts, bad disks and bad agents for 3 minutes
 	$(BIN)/python -m pytest tests/torture
@@ -37,7 +45,7 @@ torture: .venv/.test-$(KEY) ## run the same tests for a long time
 
 coverage: .venv/.test-$(KEY) ## measure the branches of hub/ that the tests run, 15 minutes; fails under 90 %
 	@rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/python -m coverage run -m pytest -n 2 -m 'not exact' --ignore=tests/torture
+	$(BIN)/python -m coverage run -m pytest -n 2 -m 'not exact' --ignore=tests/torture --ignore=tests/package
 	@$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage json --quiet -o build/coverage/report.json
 	@$(BIN)/python scripts/check_coverage.py && $(BIN)/python -m coverage report --skip-covered
 
@@ -61,8 +69,8 @@ types: .venv/.types-$(KEY) ## run mypy
 
 constraints: $(BIN)/python ## write the newest versions of all packages to scripts/constraints.txt; run all checks afterwards
 	@echo 'Resolving the newest versions ...' && rm -rf build/versions && $(BIN)/python -m venv build/versions
-	@build/versions/bin/python -m pip install --quiet --disable-pip-version-check '.[cli,test,lint,bench]'
-	@{ head -1 $(VERSIONS); build/versions/bin/python -m pip freeze --exclude hubbub; } > build/versions.txt
+	@build/versions/bin/python -m pip install --quiet --disable-pip-version-check '.[cli,model,test,lint,bench]'
+	@{ head -1 $(VERSIONS); build/versions/bin/python -m pip freeze --all --exclude hubbub --exclude pip; } > build/versions.txt
 	@mv build/versions.txt $(VERSIONS) && git --no-pager diff --stat -- $(VERSIONS)
 
 clean: ## delete .venv and the files of tools; data/ stays

@@ -227,7 +227,7 @@ def _exit_with_stdin() -> None:
 
 
 def _load(model: Path, key: str) -> Any:
-    xllamacpp = importlib.import_module("xllamacpp")  # installed only by `make model`
+    xllamacpp = importlib.import_module("xllamacpp")  # installed only by `hubbub model`
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
     params.model_alias = {MODEL_NAME}

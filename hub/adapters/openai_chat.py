@@ -25,7 +25,8 @@ LOCAL_TEMPERATURE = 0.2  # as the authors of the model recommend
 CONNECT_SECONDS = 10.0
 NO_MODEL_ANSWER = (
     "No model is configured, so this answer is always the same. To get a model, set OPENAI_BASE_URL and "
-    "OPENAI_API_KEY for an OpenAI-compatible endpoint, or run `make model` for a small local one; then restart the hub."
+    "OPENAI_API_KEY for an OpenAI-compatible endpoint, or run `hubbub model` for a small local one; then restart the "
+    "hub."
 )
 
 __all__ = ["Options", "check", "open"]
@@ -49,7 +50,7 @@ async def open(options: Options, paths: AgentPaths) -> AsyncIterator[AnswerFunct
         async with open_local(options, paths) as answer:
             yield answer
     else:
-        log.warning("no model is configured: set OPENAI_BASE_URL, or run `make model`", agent=paths.agent)
+        log.warning("no model is configured: set OPENAI_BASE_URL, or run `hubbub model`", agent=paths.agent)
         yield answer_without_model
 
 

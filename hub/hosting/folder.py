@@ -63,7 +63,9 @@ class Agents:
     async def open(self) -> None:
         """Load all agents; raises FileNotFoundError if the folder is missing."""
         if not self.folder.is_dir():
-            raise FileNotFoundError(f"there is no agents folder {self.folder}: make it, or name another with --agents")
+            raise FileNotFoundError(
+                f"there is no agents folder {self.folder}: make one with hubbub init, or name another with --agents"
+            )
         self._modules.open()
         await self.reload_changed_agents()
 

@@ -16,6 +16,7 @@ import attrs
 import msgspec
 
 from hub.errors import AgentError
+from hub.extras import make_install_command
 from hub.hosting.contract import Adapter, AgentPaths, Marks
 from hub.hosting.functions import LoadError, bind_arguments, find_function, iterate_async, iterate_plain
 from hub.hosting.hosted import Agent
@@ -80,7 +81,7 @@ def _find_adapter(name: str, kind: object) -> Adapter:
         public_message = f"{name}: the adapter {kind!r} cannot be used; `hubbub agents` shows the reason"
         raise LoadError(f"{name}: {error}", public_message) from None
     except ImportError as error:
-        raise LoadError(f"{name}: {error}; install it with: pip install hubbub[{kind}]") from None
+        raise LoadError(f"{name}: {error}; install it with: {make_install_command(kind)}") from None
 
 
 def _load_adapter_plugin(point: EntryPoint) -> Adapter:

@@ -17,6 +17,7 @@ from hub.access.jwt import (
     verify_token,
 )
 from hub.errors import Unauthenticated
+from hub.extras import make_install_command
 from hub.seams import Seams
 from hub.settings import ConfigError, Settings
 from hub.web.key_set import KeySet, make_key_set
@@ -88,7 +89,8 @@ def _check_packages() -> None:
         import cryptography  # noqa: F401
         import jwt  # noqa: F401
     except ModuleNotFoundError:
-        raise ConfigError("jwt_issuer needs PyJWT and cryptography: run pip install 'hubbub[jwt]'") from None
+        command = make_install_command("jwt")
+        raise ConfigError(f"jwt_issuer needs PyJWT and cryptography: run {command}") from None
 
 
 def _make_keys(settings: Settings) -> KeySet | TokenKey:

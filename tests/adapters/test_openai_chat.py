@@ -134,7 +134,7 @@ async def test_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     (answer,) = await ask(Options(), data=tmp_path)
     assert isinstance(answer, str)
-    assert all(word in answer for word in ("No model", "OPENAI_BASE_URL", "OPENAI_API_KEY", "make model"))
+    assert all(word in answer for word in ("No model", "OPENAI_BASE_URL", "OPENAI_API_KEY", "hubbub model"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -101,7 +101,8 @@ def test_without_the_extra_one_line_says_how_to_install_it(tmp_path: Path, libra
         [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
-    assert done.stderr == f"hubbub: the command line needs {library}: run pip install 'hubbub[cli]'\n"
+    assert done.stderr.startswith(f"hubbub: the command line needs {library}: run {sys.executable} -m pip install ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_serve_announces_itself_answers_and_ends_with_ctrl_c(place: Path) -> None:

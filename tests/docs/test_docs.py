@@ -62,6 +62,7 @@ BLOCK_KINDS = {
     ("text", "file="),
     ("sh", "project"),
     ("sh", "operator"),
+    ("sh", "wheel"),  # run by test_bare_environment.py
     ("text", "banner"),  # run by test_operations.py, as is the next
     ("text", "nginx"),
     ("python", "first-client"),  # run by test_first_clients.py, as is the next

@@ -488,7 +488,7 @@ async def test_an_adapter_that_lacks_a_library_names_the_extra(
     (adapters / "lacking.py").write_text("import nothing_of_that_name\n\nclass Options: ...\n")
     monkeypatch.setitem(ADAPTER_MODULES, "lacking", "lacking")
     said = await error(agents, 'adapter = "lacking"', "a.toml")
-    assert "nothing_of_that_name" in said and said.endswith("pip install hubbub[lacking]")
+    assert "nothing_of_that_name" in said and said.endswith("-m pip install '.[lacking]' (in a clone of Hubbub)")
 
 
 NOTED_ENTRY = "entry point 'noted' of package acme-noted 1.0 (hubbub.adapters)"

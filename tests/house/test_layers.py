@@ -16,7 +16,7 @@ HUB, TESTS = ROOT / "hub", ROOT / "tests"
 
 # The lowest layer: all folders may import it. It imports no other part of the hub.
 BASE = {"days", "errors", "forks", "ids", "limits", "plugins", "pools", "seams", "setting_sources", "settings", "text"}
-BASE |= {"unix_sockets", "messages", "observe"}
+BASE |= {"unix_sockets", "extras", "messages", "observe"}
 # The parts of the hub that each folder of hub/ may import, beside itself and the lowest layer. A folder imports only
 # folders above it in this table. A name with a dot is one module of a folder, not all of it.
 FOLDERS: dict[str, set[str]] = {
@@ -31,7 +31,7 @@ FOLDERS: dict[str, set[str]] = {
     "node": {"access.records", "delivery", "hosting", "protocols", "sessions", "storage"},
     "commands": {"access", "delivery", "hosting", "node", "protocols", "sessions", "storage"},
     "web": {"access", "commands", "protocols", "storage.records"},
-    "cli": {"access", "client", "commands", "storage.log", "web.server"},
+    "cli": {"access", "adapters.local_model", "client", "commands", "storage.log", "web.server"},
     "": {"hosting.contract", "cli"},  # the package itself, which agent files import; and `python -m hub`
 }
 
