@@ -1,6 +1,6 @@
 """HTTP route: the audit."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import attrs
 import msgspec
@@ -11,6 +11,7 @@ from hub.commands import table as commands
 from hub.errors import Denied, StorageUnavailable, Unauthenticated
 from hub.ids import Key, id_of
 from hub.messages import Id
+from hub.web.api.session_shapes import PageLimit, read_page_limit
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, Route, read_query
 
@@ -18,7 +19,7 @@ from hub.web.routes import HUB_KEY, Route, read_query
 class AuditQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The number of entries; and the principal, or the session or other id that they are about."""
 
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    limit: PageLimit | None = None
     principal: Id | None = None
     target: Id | None = None
 
@@ -52,7 +53,8 @@ class AuditList:
 async def get_audit(request: web.Request) -> web.Response:
     """List the newest entries of the audit of the tenant, oldest first. For admins."""
     query, hub = read_query(request, AuditQuery), request.app[HUB_KEY]
-    entries = await commands.read_audit(hub, principal_of(request), query.limit, query.principal, query.target)
+    limit = read_page_limit(request, query.limit, hub.limits.list_size)
+    entries = await commands.read_audit(hub, principal_of(request), limit, query.principal, query.target)
     return web.json_response({"data": [attrs.asdict(_make_line(entry)) for entry in entries], "more": False})
 
 

@@ -93,11 +93,15 @@ class PageBody(Struct, Generic[T], frozen=True):
 
 def read_page_request(request: web.Request, query: SessionListQuery | PageQuery) -> PageRequest:
     """Return the PageRequest of a query. Raises BadQuery if the page size is above the limit `list_size`."""
+    return PageRequest(read_page_limit(request, query.limit, DEFAULT_PAGE_SIZE), query.after, query.order)
+
+
+def read_page_limit(request: web.Request, limit: int | None, default: int) -> int:
+    """Return the page size of a query. Raises BadQuery if it is above the limit `list_size`."""
     max_limit = limits_of(request).list_size
-    limit = min(DEFAULT_PAGE_SIZE, max_limit) if query.limit is None else query.limit
-    if limit > max_limit:
+    if limit is not None and limit > max_limit:
         raise BadQuery(f"?limit= is wrong: Expected `int` <= {max_limit}")
-    return PageRequest(limit, query.after, query.order)
+    return min(default, max_limit) if limit is None else limit
 
 
 def page_response(page: Page[Any]) -> web.Response:

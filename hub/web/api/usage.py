@@ -9,7 +9,7 @@ from aiohttp import web
 from hub.access.records import UsageRecord
 from hub.commands import table as commands
 from hub.commands.usage import QuotaState
-from hub.errors import Denied, StorageUnavailable, Unauthenticated, UnknownPrincipal
+from hub.errors import BadId, Denied, StorageUnavailable, Unauthenticated, UnknownPrincipal
 from hub.limits import CountOrZero
 from hub.messages import Id
 from hub.protocols.reading import check_id
@@ -142,7 +142,7 @@ def _answer(state: QuotaState) -> web.Response:
 
 
 USAGE_TAG = "Usage"
-QUOTA_RAISES = (Unauthenticated, Denied, UnknownPrincipal, StorageUnavailable)
+QUOTA_RAISES = (BadId, Unauthenticated, Denied, UnknownPrincipal, StorageUnavailable)
 ROUTES = (
     Route(
         method="GET",
