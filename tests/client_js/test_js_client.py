@@ -666,13 +666,14 @@ def test_the_hub_serves_all_modules_of_the_client_as_one_file() -> None:
 
 @needs_node
 async def test_the_example_of_the_docs_works(hub: Hub) -> None:
-    """Only the port is another."""
+    """Only the port and the name of the module are others."""
     hub.agent("main.py", 'async def main(message: str):\n    yield "Hello "\n    yield "you!"')
     await hub.start()
     (block,) = of_kind(ROOT / "docs" / "clients.md", "js", "client")
     await install_packages()
     script = NODE_FOLDER / f"example-{hub.port}.mjs"
-    script.write_text(block.text.replace("9527", str(hub.port)))
+    # tests/client_js/test_client_package.py installs the package.
+    script.write_text(block.text.replace("9527", str(hub.port)).replace('"hubbub-client"', '"./client.js"'))
     try:
         assert await run_node(script.name) == "live\nHello you!\nHello you!\n"
     finally:

@@ -14,6 +14,7 @@ from support.wheel import Installation, build_wheel, fetch, find_account, list_s
 import hub
 from hub.cli.model import ENGINE_NAME
 from hub.web.pages.console import CONSOLE_FILES
+from hub.web.pages.javascript_client import CLIENT_FILES
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_the_wheel_serves_everything_from_a_read_only_tree(installation: Install
     before = lock_tree(installation.tree)
     assert installation.run("init").returncode == 0
     with installation.serve() as url:
-        for path in (*CONSOLE_FILES, "/client.js", "/client.d.ts", "/docs", "/docs.js", "/docs.css", "/openapi.json"):
+        for path in (*CONSOLE_FILES, *CLIENT_FILES, "/docs", "/docs.js", "/docs.css", "/openapi.json"):
             assert fetch(url + path), path
         answer = installation.run("chat", "echo", "--url", url, message="From a wheel")
         assert answer.stdout.strip() == "From a wheel", answer

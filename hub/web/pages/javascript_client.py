@@ -1,6 +1,6 @@
-"""Serves the JavaScript client: one file with all modules of hub/client_js/, and one file with their types.
+"""Serves the JavaScript client: one file with all modules of hub/client_js/, one file with their types, and a package.
 
-One file can be saved beside a program for Node.js, and a browser loads it with one request.
+One file can be saved beside a program for Node.js, and a browser loads it with one request. npm installs the package.
 """
 
 import hashlib
@@ -9,9 +9,11 @@ from pathlib import Path
 
 from aiohttp import web
 
+from hub.web.pages.client_package import pack_client
 from hub.web.pages.console import CONSOLE_HEADERS
 from hub.web.routes import SCRIPT_CONTENT, Content, Route
 
+GZIP_CONTENT = Content("application/gzip", {"type": "string", "format": "binary"})
 CLIENT_FOLDER = Path(__file__).parents[2] / "client_js"
 IMPORT_PATTERN = re.compile(r"^import .+ from '\./(.+)'\n+", re.MULTILINE)
 REEXPORT_PATTERN = re.compile(r"^(export .+) from '\./(.+)'$", re.MULTILINE)
@@ -42,17 +44,25 @@ def _add_module(folder: Path, name: str, bodies: dict[str, str]) -> None:
     bodies[name] = EXPORT_PATTERN.sub("", TYPE_IMPORT_PATTERN.sub("", IMPORT_PATTERN.sub("", text)))
 
 
+CLIENT_SCRIPT = join_modules(CLIENT_FOLDER, "client.js").encode()
+CLIENT_TYPES = (CLIENT_FOLDER / "client.d.ts").read_bytes()
 CLIENT_FILES = {
-    "/client.js": (SCRIPT_CONTENT, join_modules(CLIENT_FOLDER, "client.js").encode()),
-    "/client.d.ts": (Content("application/typescript"), (CLIENT_FOLDER / "client.d.ts").read_bytes()),
+    "/client.js": (SCRIPT_CONTENT, CLIENT_SCRIPT),
+    "/client.d.ts": (Content("application/typescript"), CLIENT_TYPES),
+    "/client.tgz": (GZIP_CONTENT, pack_client({"client.js": CLIENT_SCRIPT, "client.d.ts": CLIENT_TYPES})),
 }
 
 
 async def get_client(request: web.Request) -> web.Response:
-    """Return the JavaScript client, or its types. Pages of other allowed origins may load it too."""
+    """Return the JavaScript client, its types, or both as a package for npm.
+
+    Pages of other allowed origins may load them too.
+    """
     content, body = CLIENT_FILES[request.path]
     etag = hashlib.sha256(body).hexdigest()
-    headers = {**CONSOLE_HEADERS, "Content-Type": f"{content.media}; charset=utf-8", "ETag": f'"{etag}"'}
+    headers = {**CONSOLE_HEADERS, "Content-Type": content.media, "ETag": f'"{etag}"'}
+    if content is not GZIP_CONTENT:
+        headers["Content-Type"] += "; charset=utf-8"
     if any(tag.value in (etag, "*") for tag in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     return web.Response(body=body, headers=headers)
