@@ -41,7 +41,7 @@ def find_session_role(
     """Return the role of a principal in an existing session, or None if the session looks missing to the principal.
 
     *grants* are the roles by the ids of principals. With *is_team*, each member of the tenant is a member of each
-    session. The sessions of broadcasts are visible to every member.
+    session. The sessions of broadcasts are visible to every member, and only admins write in them.
     """
     if principal.is_operator:
         return "owner"
@@ -54,8 +54,8 @@ def find_session_role(
     roles = [grants[principal.id]] if principal.id in grants else []
     if principal.role == "member" and is_team:
         roles.append("member")
-    if principal.role == "member" and id_of(key).startswith(BROADCAST_PREFIX):
-        roles.append("viewer")
+    if id_of(key).startswith(BROADCAST_PREFIX):
+        return "viewer" if roles or principal.role == "member" else None
     return max(roles, key=SESSION_ROLES.index, default=None)
 
 

@@ -9,7 +9,8 @@ from hub.access.secrets import SECRET_BYTES, Token, is_secret_of, parse_token
 
 FIRST_USE_MS = 30_000
 EVENT_TICKET_MS = 3_600_000
-MAX_TICKETS = 100_000  # of all principals: the oldest tickets go first
+# Of all principals, and of one: the oldest tickets go first. One principal must not push out the tickets of the others.
+MAX_TICKETS, MAX_OWN_TICKETS = 100_000, 1000
 
 
 @attrs.define(kw_only=True)
@@ -39,12 +40,16 @@ class Tickets:
     now: Callable[[], int]
     new_secret: Callable[[int], str]
     _tickets: dict[str, Ticket] = attrs.Factory(dict)
+    _ids_by_principal: dict[str, dict[str, None]] = attrs.Factory(dict)
 
     def issue(self, principal: Principal, origin: str | None, session_id: str | None) -> str:
         """Return a new ticket."""
         token = Token("ht", self.new_secret(8), self.new_secret(SECRET_BYTES))
+        while len(own_ids := self._ids_by_principal.get(principal.id, {})) >= MAX_OWN_TICKETS:
+            self._remove(next(iter(own_ids)))
         while len(self._tickets) >= MAX_TICKETS:
-            del self._tickets[next(iter(self._tickets))]
+            self._remove(next(iter(self._tickets)))
+        self._ids_by_principal.setdefault(principal.id, {})[token.id] = None
         self._tickets[token.id] = Ticket(
             digest=token.digest,
             principal=principal,
@@ -66,7 +71,7 @@ class Tickets:
         if ticket.expires <= self.now() or (ticket.origin, ticket.session_id) != (origin, session_id):
             return None
         if ticket.session_id is None:
-            del self._tickets[token.id]
+            self._remove(token.id)
         elif not ticket.is_used:
             ticket.is_used, ticket.expires = True, self.now() + EVENT_TICKET_MS
         return ticket.principal
@@ -75,4 +80,11 @@ class Tickets:
         """Drop expired tickets. Call this now and then."""
         now = self.now()
         for name in [name for name, ticket in self._tickets.items() if ticket.expires <= now]:
-            del self._tickets[name]
+            self._remove(name)
+
+    def _remove(self, ticket_id: str) -> None:
+        principal_id = self._tickets.pop(ticket_id).principal.id
+        own_ids = self._ids_by_principal[principal_id]
+        del own_ids[ticket_id]
+        if not own_ids:
+            del self._ids_by_principal[principal_id]

@@ -51,7 +51,11 @@ async def _open_counted_chunks(
     try:
         async with _open_chunks(hub, agent, run) as reader:
             meters = reader.agent_task.meters
-            yield reader
+            hub.clients.readers[reader] = principal
+            try:
+                yield reader
+            finally:
+                del hub.clients.readers[reader]
     finally:
         counts = meters.count()
         count_agent_tokens(hub.counters.answers, counts)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import orjson
 
 from hub.access.principal import Principal
-from hub.commands.guard import check_session
+from hub.commands.guard import check_agent, check_session
 from hub.commands.hub import Hub
 from hub.errors import AlreadyResolved, BadFrame, NotRunning
 from hub.hosting.contract import Reply
@@ -53,6 +53,7 @@ async def _store_reply(hub: Hub, principal: Principal, command: Resume) -> None:
     key = hub.make_key(principal, command.sessionId)
     questions = _find_open_questions(hub, key, command.interruptId)
     if questions is not None:
+        check_agent(hub, principal, questions.agent)
         await questions.answer(command.interruptId, Reply(command.status, command.payload, principal.author))
         return
     # Raises UnknownInterrupt if this question was never asked.

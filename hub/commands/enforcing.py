@@ -1,10 +1,11 @@
 """Apply a change of permissions to the open clients: call these functions in the step after the commit."""
 
+from hub.access.principal import Principal
 from hub.commands.client import ClientHandle
 from hub.commands.guard import find_role, make_unknown_session_error
 from hub.commands.hub import Hub
 from hub.delivery.channel import Subscription
-from hub.errors import CredentialRevoked, Unauthenticated
+from hub.errors import CredentialRevoked, StorageUnavailable, Unauthenticated
 from hub.ids import Key, id_of
 from hub.messages import Error, RoleNotice
 
@@ -44,8 +45,8 @@ def _announce(hub: Hub, client: ClientHandle, sub: Subscription) -> None:
 async def refresh_clients(hub: Hub, principal_id: str) -> None:
     """Forget a principal in memory, and apply its current role and credentials to its open clients.
 
-    A client whose credential was revoked is closed with 4503. Raises StorageUnavailable: then all its clients are
-    closed, because their permissions are not known.
+    A client whose credential was revoked is closed with 4503, and an answer outside a session is stopped. Raises
+    StorageUnavailable: then all its clients are closed, because their permissions are not known.
     """
     hub.directory.drop(principal_id)
     clients = hub.clients.list_of(principal_id)
@@ -56,6 +57,17 @@ async def refresh_clients(hub: Hub, principal_id: str) -> None:
         for client in clients:
             client.end(CredentialRevoked())
         raise
+    for reader, principal in [*hub.clients.readers.items()]:
+        if principal.id == principal_id and not await _is_valid(hub, principal):
+            reader.stop("cancelled")
+
+
+async def _is_valid(hub: Hub, principal: Principal) -> bool:
+    try:
+        await hub.directory.renew(principal)
+    except (Unauthenticated, StorageUnavailable):
+        return False
+    return True
 
 
 async def _refresh(hub: Hub, client: ClientHandle) -> None:

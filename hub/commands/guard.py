@@ -3,7 +3,14 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from hub.access.permissions import Action, describe_refusal, find_session_role, may, reads_all_sessions
+from hub.access.permissions import (
+    BROADCAST_PREFIX,
+    Action,
+    describe_refusal,
+    find_session_role,
+    may,
+    reads_all_sessions,
+)
 from hub.access.principal import Principal
 from hub.access.records import SessionRole
 from hub.commands.hub import Hub
@@ -31,7 +38,7 @@ async def check_target(hub: Hub, principal: Principal, action: Action, target: T
         await _check_file(hub, principal, action, target.file_id)
     elif target.session_id is not None:
         key = hub.make_key(principal, target.session_id)
-        grants = await find_grants(hub, key)
+        grants = await find_grants(hub, principal, key)
         check_grants(hub, principal, action, key, grants, target.may_create)
     elif target.may_create:
         check_action(principal, "create")
@@ -68,8 +75,9 @@ def check_grants(
         return
     if not hub.directory.is_current(principal):
         raise Denied("your permissions have just changed: send the command again", sessionId=id_of(key))
-    if grants is None and may_create:
-        check_action(principal, "create")
+    if grants is None and may_create and _can_learn_of_refusal(hub, principal):
+        # Whoever begins the session of an agent's broadcasts could send them.
+        check_action(principal, "administer" if id_of(key).startswith(BROADCAST_PREFIX) else "create")
         return
     role = None if grants is None else find_session_role(principal, key, grants, is_team=hub.is_team)
     if role is None:
@@ -78,23 +86,39 @@ def check_grants(
         raise Denied(describe_refusal(principal, action, role), sessionId=id_of(key))
 
 
+def _can_learn_of_refusal(hub: Hub, principal: Principal) -> bool:
+    """Return whether a principal may learn that it may not make a session.
+
+    A guest may not: the refusal would tell a missing session from one that the guest may not see.
+    """
+    return may(principal, "create") or reads_all_sessions(principal, is_team=hub.is_team)
+
+
 def make_unknown_session_error(session_id: str) -> UnknownSession:
     """Return the error for a session that does not exist, or that the principal may not see."""
     return UnknownSession(f"there is no session {session_id}", sessionId=session_id)
 
 
-async def find_grants(hub: Hub, key: Key) -> Mapping[str, SessionRole] | None:
-    """Return the roles in a session as they are now, or None if the session does not exist."""
+async def find_grants(hub: Hub, principal: Principal, key: Key) -> Mapping[str, SessionRole] | None:
+    """Return the roles in a session as they are now, or None if the session does not exist.
+
+    If the session looks missing to the principal, the work is that for a missing session, also if it is in memory: the
+    time of the refusal tells nothing.
+    """
     session = hub.node.sessions.get(key)
+    if session is not None and session.exists and find_role(hub, principal, session) is not None:
+        return session.grants
+    grants = await hub.node.log.access.find_grants(key)
+    session = hub.node.sessions.get(key)  # loaded or changed during the await
     if session is not None:
         return session.grants if session.exists else None
-    return await hub.node.log.access.find_grants(key)
+    return grants
 
 
 async def _check_file(hub: Hub, principal: Principal, action: Action, file_id: str) -> None:
     try:
         key = (await hub.node.files.find(file_id)).key
-        check_grants(hub, principal, action, key, await find_grants(hub, key))
+        check_grants(hub, principal, action, key, await find_grants(hub, principal, key))
     except UnknownSession:
         raise UnknownFile(f"there is no file {cut(file_id, 128)}") from None
 

@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from hub.access.principal import Principal
 from hub.delivery.connection import Connection
+from hub.hosting.calls import OutputReader
 
 if TYPE_CHECKING:
     from hub.commands.client import ClientHandle
@@ -12,9 +14,13 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False, repr=False)
 class OpenClients:
-    """The open clients. A client is in both indexes from attach() to close()."""
+    """The open clients. A client is in both indexes from attach() to close().
+
+    *readers* are the readers of the answers outside sessions, with the principals that read them.
+    """
 
     by_connection: "dict[Connection, ClientHandle]" = attrs.Factory(dict)
+    readers: dict[OutputReader, Principal] = attrs.Factory(dict)
     _by_principal: "dict[str, set[ClientHandle]]" = attrs.Factory(dict)
 
     def add(self, client: "ClientHandle") -> None:

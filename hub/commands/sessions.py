@@ -1,12 +1,13 @@
 """Use cases that create, label and delete sessions."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
 
 from hub.access.principal import Principal
-from hub.commands.guard import check_grants, find_grants, make_unknown_session_error, use_session
+from hub.commands.guard import check_grants, check_session, find_grants, make_unknown_session_error, use_session
 from hub.commands.history import END_OF_TIME, build_session_query, read_state
 from hub.commands.hub import Hub
 from hub.errors import BadFrame, Denied, TooLarge, UnknownSession
@@ -14,6 +15,7 @@ from hub.ids import Key
 from hub.limits import format_size
 from hub.messages import DeletionCount, PageRequest, SessionState
 from hub.node import deleting
+from hub.sessions.session import LiveSession
 from hub.storage.records import SessionQuery
 
 PAGE_SIZE = 500  # the number of sessions that one query of clear_sessions() lists
@@ -55,7 +57,8 @@ async def delete_session(hub: Hub, principal: Principal, session_id: str) -> Non
 
     Raises UnknownSession, Draining, StorageUnavailable.
     """
-    if not await deleting.delete(hub.node, hub.make_key(principal, session_id)):
+    key = hub.make_key(principal, session_id)
+    if not await deleting.delete(hub.node, key, may_delete=partial(_may_delete_now, hub, principal)):
         raise make_unknown_session_error(session_id)
     await deleting.purge(hub.node)
 
@@ -80,14 +83,25 @@ async def clear_sessions(
         if hub.is_sign_in_on:
             hub.audit.note(principal, "clear_sessions", key)
 
-    count = await deleting.delete_all(hub.node, keys, before, note_deletion)
+    count = await deleting.delete_all(hub.node, keys, before, note_deletion, partial(_may_delete_now, hub, principal))
     await deleting.purge(hub.node)
     return DeletionCount(count)
 
 
 async def _may_delete(hub: Hub, principal: Principal, key: Key) -> bool:
     try:
-        check_grants(hub, principal, "manage", key, await find_grants(hub, key) if not principal.is_operator else None)
+        check_grants(
+            hub, principal, "manage", key, await find_grants(hub, principal, key) if not principal.is_operator else None
+        )
+    except (Denied, UnknownSession):
+        return False
+    return True
+
+
+def _may_delete_now(hub: Hub, principal: Principal, session: LiveSession) -> bool:
+    """Check the permission again: meanwhile the session may have been deleted, and made anew by another principal."""
+    try:
+        check_session(hub, principal, "manage", session)
     except (Denied, UnknownSession):
         return False
     return True

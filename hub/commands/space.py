@@ -12,7 +12,7 @@ async def find_space_shares(hub: Hub, principal: Principal, key: Key) -> list[Sp
 
     If the session does not exist, the principal becomes its owner.
     """
-    grants, tenant = await find_grants(hub, key), tenant_of(key)
+    grants, tenant = await find_grants(hub, principal, key), tenant_of(key)
     if grants is None:
         owners = [] if principal.is_operator else [principal.id]
     else:

@@ -73,13 +73,16 @@ class UseCase(Generic[P, R]):
     """One row. *action* is the permission that the caller needs, for each session that *scope* names.
 
     Without a target in the scope, the permission depends on the principal alone. *while_draining* allows calls while
-    the hub goes down. *audit* replaces the rule of the action for the audit.
+    the hub goes down. With *is_rechecked*, the permission is checked again before the result is returned: during the
+    call, a session may have been deleted, and made anew by another principal. *audit* replaces the rule of the action
+    for the audit.
     """
 
     function: Callable[Concatenate[Hub, Principal, P], Awaitable[R]]
     action: Action
     scope: Callable[..., Scope] = no_scope
     while_draining: bool = attrs.field(default=False, kw_only=True)
+    is_rechecked: bool = attrs.field(default=False, kw_only=True)
     audit: AuditRule | None = attrs.field(default=None, kw_only=True)
 
     async def __call__(self, hub: Hub, principal: Principal, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -121,7 +124,10 @@ class UseCase(Generic[P, R]):
             await self._check(hub, principal, *args, **kwargs)
         if not self.while_draining:
             hub.node.refuse_if_draining()
-        return await self.function(hub, principal, *args, **kwargs)
+        result = await self.function(hub, principal, *args, **kwargs)
+        if self.is_rechecked and not principal.is_operator:
+            await self._check(hub, await hub.directory.renew(principal), *args, **kwargs)
+        return result
 
     async def _check(self, hub: Hub, principal: Principal, *args: Any, **kwargs: Any) -> None:
         check_action(principal, "join" if self.action in SESSION_SCOPED else self.action)
@@ -151,9 +157,9 @@ unsubscribe = UseCase(_listen.unsubscribe, "join", while_draining=True)
 follow_session = UseCase(_listen.follow_session, "read", session_scope, while_draining=True)
 follow_run = UseCase(_chat.follow_run, "read", session_scope, while_draining=True)
 list_sessions = UseCase(_history.list_sessions, "join", while_draining=True)
-get_session = UseCase(_history.get_session, "read", session_scope, while_draining=True)
-list_messages = UseCase(_history.list_messages, "read", session_scope, while_draining=True)
-read_events = UseCase(_history.read_events, "read", session_scope, while_draining=True)
+get_session = UseCase(_history.get_session, "read", session_scope, while_draining=True, is_rechecked=True)
+list_messages = UseCase(_history.list_messages, "read", session_scope, while_draining=True, is_rechecked=True)
+read_events = UseCase(_history.read_events, "read", session_scope, while_draining=True, is_rechecked=True)
 open_file = UseCase(_files.open_file, "read", file_scope, while_draining=True)
 list_agents = UseCase(_agents.list_agents, "join", while_draining=True)
 get_agent = UseCase(_agents.get_agent, "join", agent_scope, while_draining=True)
@@ -171,7 +177,7 @@ make_ticket = UseCase(_sign_in.make_ticket, "join", while_draining=True)
 list_members = UseCase(_members.list_members, "read", session_scope, while_draining=True)
 change_member = UseCase(_members.change_member, "manage", session_scope, while_draining=True)
 create_invite = UseCase(_members.create_invite, "manage", new_session_scope)
-list_invites = UseCase(_members.list_invites, "manage", session_scope, while_draining=True)
+list_invites = UseCase(_members.list_invites, "manage", session_scope, while_draining=True, is_rechecked=True)
 revoke_invite = UseCase(_members.revoke_invite, "manage", session_scope, while_draining=True)
 
 delete_session = UseCase(_sessions.delete_session, "manage", session_scope)

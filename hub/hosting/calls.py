@@ -18,6 +18,10 @@ from hub.hosting.slots import Slot
 from hub.limits import Limits
 from hub.messages import Interrupt, StopReason
 
+STOP_TEXTS: dict[StopReason, str] = {
+    "aborted": "the hub is stopping",
+    "cancelled": "the credential of the request is no longer valid",
+}
 TextOrFinish = str | Finish
 MAX_UNREAD = 16  # outputs; at this number the agent's code waits for its reader (backpressure)
 
@@ -171,8 +175,8 @@ class OutputReader:
         A second call does nothing.
         """
         if self._error is None and not self.has_ended.is_set():
-            problem = f"agent {self.run.agent} was stopped: it reached its time limit or its silence limit"
-            self._error = AgentError("the hub is stopping" if reason == "aborted" else problem, reason, retryable=True)
+            text = STOP_TEXTS.get(reason, "it reached its time limit or its silence limit")
+            self._error = AgentError(f"agent {self.run.agent} was stopped: {text}", reason, retryable=True)
             self.agent_task.cancel()
 
     def on_end(self, task: asyncio.Task[None]) -> None:

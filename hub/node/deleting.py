@@ -19,13 +19,19 @@ from hub.sessions.session import LiveSession
 PARALLEL_DELETIONS = 64
 
 
-async def delete(node: Node, key: Key, before: int | None = None) -> bool:
+def _may_always(session: LiveSession) -> bool:
+    return True
+
+
+async def delete(
+    node: Node, key: Key, before: int | None = None, may_delete: Callable[[LiveSession], bool] = _may_always
+) -> bool:
     """Delete a session, and return True. Return False if it does not exist.
 
     With *before* (ms), return False unless the last message of the session is older. A session without messages is then
-    kept, but a damaged session is deleted at any age. Concurrent calls share one deletion (single flight), which goes
-    on when a caller is cancelled. Raises Draining, and StorageUnavailable if the log cannot be written. After
-    StorageUnavailable the session remains, but its runs may have been stopped.
+    kept, but a damaged session is deleted at any age. Return False also if *may_delete* refuses. Concurrent calls share
+    one deletion (single flight), which goes on when a caller is cancelled. Raises Draining, and StorageUnavailable if
+    the log cannot be written. After StorageUnavailable the session remains, but its runs may have been stopped.
     """
     node.refuse_if_draining()
     if key not in node.loader.deletions and not _exists_in_memory(node.sessions.get(key)):
@@ -35,15 +41,19 @@ async def delete(node: Node, key: Key, before: int | None = None) -> bool:
     # No await from here to create_task(): each session has at most one deletion.
     shared_task = node.loader.deletions.get(key)
     if shared_task is None:
-        node.loader.deletions[key] = asyncio.create_task(_delete(node, key, before))
+        node.loader.deletions[key] = asyncio.create_task(_delete(node, key, before, may_delete))
     is_deleted = await asyncio.shield(node.loader.deletions[key])
-    if not is_deleted and shared_task is not None:  # the shared deletion may have had another *before*
-        return await delete(node, key, before)
+    if not is_deleted and shared_task is not None:  # the shared deletion may have had another *before*, or *may_delete*
+        return await delete(node, key, before, may_delete)
     return is_deleted
 
 
 async def delete_all(
-    node: Node, keys: Sequence[Key], before: int | None = None, on_delete: Callable[[Key], None] = lambda key: None
+    node: Node,
+    keys: Sequence[Key],
+    before: int | None = None,
+    on_delete: Callable[[Key], None] = lambda key: None,
+    may_delete: Callable[[LiveSession], bool] = _may_always,
 ) -> int:
     """Delete sessions as delete() does, several at a time. Return the number of deleted sessions.
 
@@ -53,7 +63,9 @@ async def delete_all(
     count = 0
     for start in range(0, len(keys), PARALLEL_DELETIONS):
         batch = keys[start : start + PARALLEL_DELETIONS]
-        results = await asyncio.gather(*(delete(node, key, before) for key in batch), return_exceptions=True)
+        results = await asyncio.gather(
+            *(delete(node, key, before, may_delete) for key in batch), return_exceptions=True
+        )
         for key, result in zip(batch, results, strict=True):
             if result is True:
                 on_delete(key)
@@ -83,7 +95,7 @@ def _exists_in_memory(session: LiveSession | None) -> bool:
     return session is not None and (session.channel.epoch is not None or not session.is_idle)
 
 
-async def _delete(node: Node, key: Key, before: int | None) -> bool:
+async def _delete(node: Node, key: Key, before: int | None, may_delete: Callable[[LiveSession], bool]) -> bool:
     try:
         try:
             session = await node.loader.load(key)
@@ -93,7 +105,7 @@ async def _delete(node: Node, key: Key, before: int | None) -> bool:
         session.use_count += 1  # the session must stay in memory until the deletion ends
         session.admission.is_deleting = True
         try:
-            if before is not None and not await _is_older(session, before):
+            if not may_delete(session) or (before is not None and not await _is_older(session, before)):
                 return False
             await _end_runs(session)
             await _wait_for_lagging_subscriptions(session)

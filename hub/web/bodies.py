@@ -5,9 +5,10 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from hub.errors import BadFrame, TooLarge, UploadTooSlow
+from hub.errors import BadFrame, TooLarge, Unauthenticated, UploadTooSlow
 from hub.limits import format_size
 from hub.protocols.reading import convert, read_object
+from hub.web.doorkeeper import principal_of
 from hub.web.routes import limits_of
 
 T = TypeVar("T")
@@ -17,12 +18,16 @@ async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
     """Return the body of a request.
 
     Past *max_bytes*, stop reading and raise TooLarge. Raise UploadTooSlow after `body_seconds`. Raise BadFrame if the
-    body is incomplete, or does not match its Content-Encoding.
+    body is incomplete, or does not match its Content-Encoding. Of someone who has not signed in, read no more than of
+    the first frame of a socket, and raise Unauthenticated past that.
     """
-    data = bytearray()
+    data, limits, seconds = bytearray(), limits_of(request), limits_of(request).body_seconds
+    is_signed_in = principal_of(request).is_signed_in
+    if not is_signed_in:
+        max_bytes, seconds = min(max_bytes, limits.auth_frame_bytes), min(seconds, limits.auth_seconds)
     if (request.content_length or 0) <= max_bytes:
         try:
-            async with asyncio.timeout(limits_of(request).body_seconds):
+            async with asyncio.timeout(seconds):
                 async for chunk in request.content.iter_any():
                     data += chunk
                     if len(data) > max_bytes:
@@ -34,6 +39,8 @@ async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
         except web.RequestPayloadError:
             text = "the body is incomplete, or does not match its Content-Encoding: send the request again"
             raise BadFrame(text) from None
+    if not is_signed_in:
+        raise Unauthenticated()
     raise TooLarge(f"the body is larger than the limit of {format_size(max_bytes)}: send a smaller one")
 
 

@@ -1,8 +1,7 @@
 """Permissions that change while a command is on its way: what comes later is refused."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,12 @@ import aiohttp
 import attrs
 import pytest
 from support.hub import Client, Hub
+from support.late import error_of, pause
 from support.waiting import PATIENCE, eventually
 
 from hub.access.principal import NOBODY, OPERATOR
 from hub.commands import table as commands
-from hub.errors import BadLink, HubError, SessionDeleted, StorageUnavailable, UnknownSession
+from hub.errors import BadLink, SessionDeleted, StorageUnavailable, UnknownSession
 from hub.ids import Key
 from hub.messages import PageRequest
 from hub.seams import Seams
@@ -82,31 +82,6 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     yield house
     house.release.touch()
     await hub.stop()
-
-
-@contextmanager
-def pause(store: Any, name: str) -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Pause the calls of a method of the log: yield the event of the first call, and the event that ends the pause."""
-    called, released, method = asyncio.Event(), asyncio.Event(), getattr(store, name)
-
-    async def wait(*args: Any) -> Any:
-        called.set()
-        await released.wait()
-        return await method(*args)
-
-    setattr(store, name, wait)
-    try:
-        yield called, released
-    finally:
-        setattr(store, name, method)
-
-
-async def error_of(work: Awaitable[object]) -> HubError | None:
-    try:
-        await work
-    except HubError as error:
-        return error
-    return None
 
 
 async def test_queued_commands_of_a_revoked_key_do_not_run(house: House) -> None:
