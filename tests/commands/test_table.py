@@ -74,7 +74,7 @@ async def test_a_denied_command_gets_an_error_on_its_socket(hub: Hub) -> None:
     socket = await hub.connect("?agentId=echo")
     client = [*hub.app[SOCKETS_KEY]][0].client
     client.principal = GUEST
-    await socket.send(type="chat", message="hello", sessionId="s1", ref="one")
+    await socket.send(type="chat", message="hello", ref="one")
     error = await socket.next()
     assert (error["type"], error["code"], error["ref"]) == ("error", "denied", "one")
     client.principal = LOCAL
