@@ -61,7 +61,7 @@ class Audit:
         if len(self._entries) >= MAX_WAITING_ENTRIES:
             self._lost_entries += 1
             return
-        self._entries.append(attrs.evolve(entry, name="") if entry.principal in self._erased_ids else entry)
+        self._entries.append(self._without_erased_name(entry))
 
     def is_new_read(self, *identity: str) -> bool:
         """Return whether nobody with this *identity* (who reads what, and how) has read in the last minute."""
@@ -77,9 +77,10 @@ class Audit:
     def forget_name(self, principal_id: str) -> None:
         """Leave the name of a principal out of the entries that are not saved yet, and out of later ones."""
         self._erased_ids.add(principal_id)
-        self._entries = [
-            attrs.evolve(entry, name="") if entry.principal == principal_id else entry for entry in self._entries
-        ]
+        self._entries = [self._without_erased_name(entry) for entry in self._entries]
+
+    def _without_erased_name(self, entry: AuditEntry) -> AuditEntry:
+        return attrs.evolve(entry, name="") if entry.principal in self._erased_ids else entry
 
     async def save(self) -> None:
         """Save the entries. If the log cannot be written, keep them for the next call."""
@@ -94,7 +95,7 @@ class Audit:
             self._failure_log.warn(
                 asyncio.get_running_loop().time(), "the audit cannot be saved now", reason=error.message
             )
-            waiting = [*entries, *self._entries]
+            waiting = [*map(self._without_erased_name, entries), *self._entries]
             self._entries, excess = waiting[:MAX_WAITING_ENTRIES], waiting[MAX_WAITING_ENTRIES:]
             self._lost_entries += lost_entries + len(excess)
 

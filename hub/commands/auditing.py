@@ -9,6 +9,7 @@ from hub.access.permissions import Action
 from hub.access.principal import Principal
 from hub.access.records import Credential, PrincipalRecord
 from hub.commands.client import ClientHandle
+from hub.commands.erasing import Erasure
 from hub.commands.hub import Hub
 from hub.commands.principals import NewKey
 from hub.commands.scopes import Scope
@@ -102,6 +103,8 @@ def _find_record_id(result: object) -> str:
         return result.principal.id
     if isinstance(result, (PrincipalRecord, Credential)):
         return result.id
+    if isinstance(result, Erasure):
+        return result.principal
     if isinstance(result, QuotaState):
         return result.quota.subject
     return ""

@@ -53,6 +53,7 @@ async def _store_reply(hub: Hub, principal: Principal, command: Resume) -> None:
     key = hub.make_key(principal, command.sessionId)
     questions = _find_open_questions(hub, key, command.interruptId)
     if questions is not None:
+        check_session(hub, principal, "write", hub.node.sessions[key])  # the principal may have changed since the door
         check_agent(hub, principal, questions.agent)
         await questions.answer(command.interruptId, Reply(command.status, command.payload, principal.author))
         return

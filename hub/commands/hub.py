@@ -36,7 +36,8 @@ class Hub:
     """One process of the hub, the first argument of each use case. Callers of use cases use only its methods.
 
     Call start(), drain(), finish() and close() in this order. drain() and finish() are optional. close_socket()
-    closes the WebSocket of a client for an error; it returns False for a client without a WebSocket.
+    closes the WebSocket of a client for an error; it returns False for a client without a WebSocket. *erased_ids* are
+    the principals that were erased in this process.
     """
 
     settings: Settings
@@ -51,6 +52,8 @@ class Hub:
     housekeeping: Housekeeping
     close_socket: "Callable[[ClientHandle, HubError], bool]" = lambda client, error: False
     base_url: str = ""
+    erased_ids: set[str] = attrs.Factory(set)
+    erasure_lock: asyncio.Lock = attrs.Factory(asyncio.Lock)
     is_started: bool = False
 
     @property

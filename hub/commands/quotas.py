@@ -68,10 +68,6 @@ class Place:
         for account in self._accounts:
             account.open_runs += 1
 
-    def refuse_if_erased(self) -> None:
-        if any(account.is_erased for account in self._accounts):
-            raise Unauthenticated()
-
     def close(self, usage: Sequence[UsageRecord] = ()) -> None:
         if self.is_closed:
             return
@@ -133,10 +129,7 @@ class Quotas:
             account.quota = quota
 
     async def close_account(self, principal_id: str, tenant: str) -> None:
-        """Refuse all runs of a principal from now on, also those that have reserved a place but do not exist yet.
-
-        Raises StorageUnavailable.
-        """
+        """Refuse all answers to a principal from now on. Raises StorageUnavailable."""
         account = await self.load(principal_id, tenant)
         account.is_erased = True
 

@@ -1,13 +1,18 @@
 """Use cases that rewrite a session's history, or copy it into a new session."""
 
+from functools import partial
+
+import attrs
+
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle
 from hub.commands.guard import make_sender, make_unknown_session_error, use_session
 from hub.commands.hub import Hub
 from hub.commands.joining import answer_and_subscribe, build_subscribed_answer, reserve_subscription, subscribe_from
 from hub.ids import Key
-from hub.messages import Accepted, Edit, Fork, Regenerate
+from hub.messages import Accepted, Author, Edit, Fork, HistoryMessage, Regenerate
 from hub.sessions import rewriting, session_fork
+from hub.storage.log import ERASED
 
 
 async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client: ClientHandle) -> Accepted:
@@ -51,8 +56,16 @@ async def fork(hub: Hub, principal: Principal, command: Fork, client: ClientHand
         await _check_session_exists(hub, key, command.sessionId)
         history = await session_fork.read_source_messages(hub.node.log.sessions, key, command, hub.limits)
         async with use_session(hub, principal, "write", new_key, may_create=True) as session:
-            await session_fork.log_copies(session, history)
+            await session_fork.log_copies(session, history, partial(_revise, hub))
             await subscribe_from(client, session, None, None, build_subscribed_answer(hub, principal, command, None))
+
+
+def _revise(hub: Hub, message: HistoryMessage) -> HistoryMessage:
+    """Return a message that was read before, without its text if its author was erased meanwhile."""
+    if message.author is None or message.author.id not in hub.erased_ids:
+        return message
+    author = Author(message.author.id, "")
+    return attrs.evolve(message, author=author, content=ERASED, parts=None, metadata=None)
 
 
 async def _check_session_exists(hub: Hub, key: Key, session_id: str) -> None:

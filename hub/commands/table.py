@@ -16,6 +16,7 @@ from hub.commands import chat as _chat
 from hub.commands import checking as _checking
 from hub.commands import complete as _complete
 from hub.commands import control as _control
+from hub.commands import erasing as _erasing
 from hub.commands import files as _files
 from hub.commands import history as _history
 from hub.commands import listen as _listen
@@ -199,6 +200,8 @@ list_principals = UseCase(_principals.list_principals, "operate", while_draining
 change_principal = UseCase(_principals.change_principal, "operate", while_draining=True)
 remove_principal = UseCase(_principals.remove_principal, "operate", while_draining=True)
 adopt_sessions = UseCase(_principals.adopt_sessions, "operate", while_draining=True)
+
+erase_principal = UseCase(_erasing.erase_principal, "operate")
 
 read_usage = UseCase(_usage.read_usage, "join", while_draining=True)
 read_quota = UseCase(_usage.read_quota, "administer", while_draining=True)

@@ -131,14 +131,16 @@ class CatchUp:
 
         If retention has deleted the event after the cursor, only update the channel's floor.
         """
-        channel, start = sub.channel, sub.cursor
+        channel, start, epoch = sub.channel, sub.cursor, sub.channel.epoch
         max_rows = None if sub.has_page else self.limits.first_page_rows
-        page = await self.pages.read(channel.key, channel.epoch, start, channel.head, max_rows)
+        page = await self.pages.read(channel.key, epoch, start, channel.head, max_rows)
         protocol = self.connection.protocol
         data = await self._encode(sub, page)
         is_lagging = sub in self.lagging_subscriptions
         if sub.is_closed or sub.cursor != start or not is_lagging or self.connection.protocol is not protocol:
             return  # the subscription ended, its cursor moved, or the protocol changed during the read
+        if channel.epoch != epoch:
+            return  # the page may have messages that were erased during the read
         events = page.events
         if not events or events[0].seq != start + 1:
             # Retention deleted events after the cursor during the read, and has not updated the floor yet.

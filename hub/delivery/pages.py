@@ -95,8 +95,10 @@ class PageCache:
         try:
             page = LogPage(key=key, head=head, events=await self.store.read(key.session, key.cursor, head, max_rows))
         finally:
-            del self._reads[key]
-        if page.is_contiguous():
+            is_current = self._reads.get(key) is asyncio.current_task()  # else evict_session() was called meanwhile
+            if is_current:
+                del self._reads[key]
+        if is_current and page.is_contiguous():
             self._evict(key)
             self._pages[key] = page
             self._grow(page, sum(map(_estimate_size, page.events)))
@@ -113,7 +115,9 @@ class PageCache:
         return page.frames[protocol]
 
     def evict_session(self, session: Key) -> None:
-        """Evict the pages of a session that was deleted."""
+        """Evict the pages of a session that was deleted, or in which messages were erased."""
+        for key in [key for key in self._reads if key.session == session]:
+            del self._reads[key]
         for key in [key for key in self._pages if key.session == session]:
             self._evict(key)
 

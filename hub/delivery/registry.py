@@ -1,6 +1,7 @@
 """The registry of connections, and their subscriptions to sessions and to agents' groups."""
 
 from collections.abc import Callable, Set
+from typing import Any
 
 import attrs
 
@@ -139,6 +140,17 @@ class Registry:
         for sub in list(channel.subscriptions):
             sub.connection.answer(notice)
             self.unsubscribe(sub)
+
+    def restart_channel(self, channel: Channel, epoch: str, messages: tuple[dict[str, Any], ...]) -> None:
+        """Give a session a new epoch. Send a reset with *messages* to its subscriptions, and begin them anew.
+
+        The subscriptions of groups go on: they end with their runs.
+        """
+        channel.epoch = epoch
+        for sub in list(channel.subscriptions):
+            if sub.run_ids is None and not sub.connection.is_closed:
+                sub.connection.send_reset(channel, "epoch_changed", messages)
+                self._move_cursor(sub, channel.find_join_cursor())
 
     def _add(self, sub: Subscription) -> None:
         sub.connection.subscriptions[sub.channel.key] = sub

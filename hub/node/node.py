@@ -61,6 +61,7 @@ class Node:
     presence: PresenceNotifier = attrs.field(init=False)
     loader: SessionLoader = attrs.field(init=False)
     quotas: RunQuotas | None = None
+    erasures: set[asyncio.Task[None]] = attrs.Factory(set)
     is_draining: bool = False
     is_ready: bool = False
 
@@ -100,7 +101,7 @@ class Node:
         await self.start_log()
         try:
             self.direct_writes = self.settings.direct_writes and await are_direct_writes_safe()
-            await self.files.start(self.log.identify(self.settings.data))
+            await self.open_files()
             await self.agents.open()
             await recover_runs(self)
         except BaseException:
@@ -119,6 +120,11 @@ class Node:
         """Make the data folder if it does not exist, for this account alone. Raises OSError."""
         make_private(self.settings.data, lambda name: name.startswith(DATA_NAME_PREFIXES))
 
+    async def open_files(self) -> None:
+        """Open the files if only the log is open. Raises LogUnusable, StorageUnavailable, OSError."""
+        if not self.files.is_open:
+            await self.files.start(self.log.identify(self.settings.data))
+
     def drain(self) -> None:
         """Refuse chats from now on, and send the `draining` notice to all connections."""
         self.is_ready = False
@@ -131,9 +137,9 @@ class Node:
     async def close(self) -> None:
         """Close the agents, the files and the log, in this order. The caller has closed all connections.
 
-        First wait for running deletions, and close all outboxes, so that no outbox retries a commit.
+        First wait for running deletions and erasures, and close all outboxes, so that no outbox retries a commit.
         """
-        await asyncio.gather(*self.loader.deletions.values(), return_exceptions=True)
+        await asyncio.gather(*self.loader.deletions.values(), *self.erasures, return_exceptions=True)
         self.presence.close()
         for session in self.sessions.values():
             session.outbox.close()

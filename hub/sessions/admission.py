@@ -16,7 +16,8 @@ from hub.messages import Accepted, Author, Chat
 from hub.sessions import chats, stopping
 from hub.sessions.chats import NewIds, Removal, Sender
 from hub.sessions.hosts import RunPlace, SessionHost
-from hub.sessions.outbox import Outbox, OutboxState, attach_future
+from hub.sessions.outbox import Outbox, OutboxState
+from hub.sessions.pending import attach_future
 from hub.sessions.run import ActiveRun
 from hub.sessions.schedule import Schedule
 from hub.sessions.single_flight import SingleFlight
@@ -94,7 +95,7 @@ class Admission:
         *sender.check* and of Agents.get_working().
         """
         # No await in this function: another chat must not take the place in the queue after the check of the limits.
-        self.check_open(place, clientMsgId=chat.clientMsgId)
+        self.check_open(clientMsgId=chat.clientMsgId)
         sender.check(agent.id)
         schedule = self.schedule
         agent = self.host.agents.get_working(agent.id)  # the agent may have been reloaded while the chat waited
@@ -149,13 +150,8 @@ class Admission:
         finally:
             self.schedule.wake()
 
-    def check_open(self, place: RunPlace | None = None, **fields: str | None) -> None:
-        """Raise SessionDeleted, Draining or StorageUnavailable if the session admits no chat now.
-
-        Raises Unauthenticated if the principal of *place* was erased.
-        """
-        if place is not None:
-            place.refuse_if_erased()
+    def check_open(self, **fields: str | None) -> None:
+        """Raise SessionDeleted, Draining or StorageUnavailable if the session admits no chat now."""
         if self.is_deleting:
             raise SessionDeleted(self.channel.id, **fields)
         if self.schedule.is_draining:

@@ -28,7 +28,8 @@ from hub.messages import (
 )
 from hub.messages.parts import JsonParts, Parts, parts_to_json
 from hub.pools import use_hub_threads
-from hub.sessions.outbox import Outbox, PendingEvent
+from hub.sessions.outbox import Outbox
+from hub.sessions.pending import PendingEvent
 from hub.text import cut
 
 

@@ -2,7 +2,7 @@
 
 from hub.hosting.hosted import Agent
 from hub.messages import BroadcastReceipt, HistoryMessage, RunFinished, RunStarted, WholeMessage
-from hub.sessions.outbox import PendingEvent, attach_future
+from hub.sessions.pending import PendingEvent, attach_future
 from hub.sessions.session import LiveSession
 
 

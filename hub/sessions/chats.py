@@ -10,7 +10,7 @@ import orjson
 from hub.ids import Key
 from hub.messages import Accepted, Author, Chat, HistoryMessage, MessageRemoved, RemovalReason, UserMessage
 from hub.messages.parts import parts_to_json
-from hub.sessions.outbox import PendingEvent
+from hub.sessions.pending import PendingEvent
 from hub.storage.records import ChatRecord, RunRecord
 
 

@@ -29,9 +29,6 @@ class RunPlace(Protocol):
 
     is_used: bool
 
-    def refuse_if_erased(self) -> None:
-        """Raise Unauthenticated if the principal was erased since the place was reserved."""
-
     def close(self, usage: Sequence[UsageRecord] = ()) -> None:
         """Give the place back, and count *usage*, which the log has. Only the first call does something."""
 

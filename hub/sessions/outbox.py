@@ -1,88 +1,24 @@
 """Append the events of one session to the log, one append at a time. Text that waits is merged into chunks."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from enum import Enum, auto
 
 import attrs
 import structlog
 
-from hub.access.records import UsageRecord
 from hub.errors import StorageUnavailable
 from hub.ids import Key, id_of
 from hub.limits import Limits
-from hub.messages import Chunk, Event, HistoryMessage
+from hub.messages import Chunk
 from hub.observe.histogram import STEP_BOUNDS, Histogram
 from hub.sessions.pace import Pace
+from hub.sessions.pending import PendingChunk, PendingEvent, make_append
 from hub.storage.log import EventStore
-from hub.storage.records import Append, ChatRecord, RunRecord
+from hub.storage.records import Append
 
 log = structlog.get_logger()
-
-# Called with the seq of an event when the log holds the event, or with the error if a refusable event is dropped.
-ResultCallback = Callable[[int | StorageUnavailable], None]
-
-
-class PendingChunk(Event, eq=False, kw_only=True):
-    """A chunk on its way to the log.
-
-    When the log holds the chunk, *on_logged* is called with *size*, the number of the chunk's bytes. *pieces* is None
-    until a second text joins the chunk; then *pieces* has all texts of the chunk. *time* is the loop's time at the
-    first text.
-    """
-
-    time: float
-    on_logged: Callable[[int], None]
-    size: int
-    pieces: list[str] | None = None
-
-    def join(self, text: str, size: int) -> None:
-        """Append a text of *size* bytes."""
-        if self.pieces is None:
-            assert isinstance(self.body, Chunk)
-            self.pieces = [self.body.content]
-        self.pieces.append(text)
-        self.size += size
-
-    def close(self) -> None:
-        """Build the text of the chunk from its pieces. No join() may follow."""
-        if self.pieces is not None:
-            assert isinstance(self.body, Chunk)
-            self.body.content = "".join(self.pieces)
-
-
-class PendingEvent(Event, eq=False, kw_only=True):
-    """An event other than a chunk on its way to the log, and the rows that its commit writes.
-
-    If an append fails, a refusable event is dropped. Every other event is retried until the append succeeds.
-    """
-
-    messages: tuple[HistoryMessage, ...] = ()
-    run_records: tuple[RunRecord, ...] = ()
-    ended_runs: tuple[str, ...] = ()
-    removed_messages: tuple[str, ...] = ()
-    chat: ChatRecord | None = None
-    usage: tuple[UsageRecord, ...] = ()
-    on_result: ResultCallback | None = None
-    is_refusable: bool = False
-
-
-def attach_future(event: PendingEvent, on_result: ResultCallback = lambda result: None) -> "asyncio.Future[int]":
-    """Return a future for the result of an event: its seq, or StorageUnavailable if the event is dropped.
-
-    *on_result* is called before the future is done.
-    """
-    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    def resolve(result: int | StorageUnavailable) -> None:
-        try:
-            on_result(result)
-        finally:
-            if not future.done():
-                future.set_result(result) if isinstance(result, int) else future.set_exception(result)
-
-    event.on_result = resolve
-    return future
 
 
 class OutboxState(Enum):
@@ -93,12 +29,21 @@ class OutboxState(Enum):
     IN_FLIGHT = auto()
     BACKING_OFF = auto()
     RETRYING = auto()
+    HELD = auto()
     CLOSED = auto()
 
 
 # Module-level names: put_text() runs for each token, and in Python 3.11 an attribute of an enum costs a call.
 IDLE, IN_FLIGHT = OutboxState.IDLE, OutboxState.IN_FLIGHT
 FAILED_STATES = (OutboxState.BACKING_OFF, OutboxState.RETRYING)
+
+
+@attrs.frozen(eq=False)
+class Hold:
+    """A task that waits for HELD: until nothing is pending that *precedes* selects. *start* is set then."""
+
+    precedes: Callable[[PendingEvent], bool]
+    start: asyncio.Future[None] = attrs.Factory(lambda: asyncio.get_running_loop().create_future())
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -120,14 +65,16 @@ class Outbox:
         BACKING_OFF -- after retry_seconds ---------------------------> RETRYING
         BACKING_OFF -- after retry_seconds, nothing is left ----------> IDLE
         RETRYING ----- as IN_FLIGHT ----------------------------------> IDLE, WAITING, IN_FLIGHT, BACKING_OFF
+        IDLE, WAITING, IN_FLIGHT -- hold() ---------------------------> HELD
+        HELD --------- the end of hold() -----------------------------> IDLE, WAITING, IN_FLIGHT
         any state ---- close() ---------------------------------------> CLOSED
 
     A timer runs in WAITING and in BACKING_OFF. An append is under way in IN_FLIGHT and in RETRYING; if close() is
     called then, this append may still succeed.
 
-    *history_version* counts the commits that changed the history. *on_idle* is called when the outbox becomes empty
-    after an event other than a chunk was logged or refused. *chunk_ages* gets the age of each chunk when the log has
-    delivered it.
+    In HELD, no append is under way, and events gather. *history_version* counts the commits that changed the history.
+    *on_idle* is called when the outbox becomes empty after an event other than a chunk was logged or refused.
+    *chunk_ages* gets the age of each chunk when the log has delivered it.
     """
 
     key: Key
@@ -145,6 +92,7 @@ class Outbox:
     _timer: asyncio.TimerHandle | None = None
     _next_chunk_time: float = float("-inf")  # in the loop's time; until then chunks wait, if no other event comes
     _waiters: list[asyncio.Future[None]] = attrs.Factory(list)
+    _hold: Hold | None = None
     _loop: asyncio.AbstractEventLoop = attrs.Factory(asyncio.get_running_loop)
 
     @property
@@ -181,6 +129,31 @@ class Outbox:
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         await waiter
+
+    @asynccontextmanager
+    async def hold(self, precedes: Callable[[PendingEvent], bool]) -> AsyncIterator[None]:
+        """Append nothing within the context: events wait in memory. One task at a time may do this.
+
+        On entry, the log holds the pending events that *precedes* selects. Raises StorageUnavailable if the log cannot
+        be written, or the outbox is closed.
+        """
+        if self.has_failed or self.state is OutboxState.CLOSED:
+            raise self.make_error()
+        assert self._hold is None
+        hold = self._hold = Hold(precedes)
+        try:
+            if self.state in (IDLE, OutboxState.WAITING):
+                self._continue()
+            await hold.start
+            yield
+        finally:
+            self._hold = None
+            if self.state is OutboxState.HELD:
+                self._continue()
+
+    def _fail_hold(self) -> None:
+        if self._hold is not None and not self._hold.start.done():
+            self._hold.start.set_exception(self.make_error())
 
     def make_error(self, **fields: str | None) -> StorageUnavailable:
         """Return the error for a command that needs the log while the log cannot be written."""
@@ -244,6 +217,7 @@ class Outbox:
     def close(self) -> None:
         """Stop appending, because the node closes. Pending events are lost."""
         self._enter(OutboxState.CLOSED)
+        self._fail_hold()
         self._wake_waiters()
 
     # --- output -----------------------------------------------------------------------------------------------------
@@ -263,7 +237,12 @@ class Outbox:
                 self._timer = self._loop.call_later(seconds, action)
 
     def _continue(self) -> None:
-        """Enter the state that follows a successful append."""
+        """Enter the state that follows a successful append, or HELD."""
+        if self._hold is not None and self.state is not OutboxState.CLOSED and not self._must_precede(self._hold):
+            self._enter(OutboxState.HELD)
+            if not self._hold.start.done():
+                self._hold.start.set_result(None)
+            return
         if not self._pending or self.state is OutboxState.CLOSED:
             self._enter(IDLE)
             return
@@ -272,6 +251,9 @@ class Outbox:
             self._enter(OutboxState.WAITING, wait, self._flush)
         else:
             self._flush()
+
+    def _must_precede(self, hold: Hold) -> bool:
+        return any(isinstance(event, PendingEvent) and hold.precedes(event) for event in self._pending)
 
     def _flush(self) -> None:
         """Start an append of the next batch."""
@@ -284,7 +266,7 @@ class Outbox:
             self._next_chunk_time = self._loop.time() + (self.pace.long_seconds if has_joined else self.pace.seconds)
         for chunk in chunks:
             chunk.close()
-        self.store.append(_make_append(self.key, batch, self.owner), self._handle_result)
+        self.store.append(make_append(self.key, batch, self.owner), self._handle_result)
 
     def _take_batch(self) -> list[PendingEvent | PendingChunk]:
         """Remove the next batch from the pending events and return it: all events, but at most one chunk of each run.
@@ -326,7 +308,7 @@ class Outbox:
                 self._report(event, event.seq)
         if self._waiters:
             self._wake_waiters()
-        if self._pending or self.state is not IN_FLIGHT:
+        if self._pending or self.state is not IN_FLIGHT or self._hold is not None:
             self._continue()
         else:
             self.state = IDLE  # without _enter(), as in put_text(): IN_FLIGHT has no timer
@@ -349,6 +331,7 @@ class Outbox:
         # Do this before the callbacks: events that they queue must wait for the retry, and drop_run() must find all.
         self._pending = [event for event in batch if event not in refused_events] + self._pending
         self._enter(OutboxState.BACKING_OFF, self.limits.retry_seconds, self._retry)
+        self._fail_hold()
         for event in refused_events:
             self._report(event, refusal)
         if not self._pending:
@@ -365,34 +348,3 @@ class Outbox:
         else:  # drop_run() has dropped everything
             self._enter(IDLE)
             self.on_idle()
-
-
-def _make_append(key: Key, batch: list[PendingEvent | PendingChunk], owner: str) -> Append:
-    """Return the append of a batch: its events, and the rows that its commit writes."""
-    messages: list[tuple[int, HistoryMessage]] = []
-    run_records: list[RunRecord] = []
-    ended_runs: list[str] = []
-    chats: list[tuple[int, ChatRecord]] = []
-    removed_messages: list[str] = []
-    usage: list[UsageRecord] = []
-    for index, event in enumerate(batch):
-        if isinstance(event, PendingChunk):
-            continue
-        messages += [(index, message) for message in event.messages]
-        run_records += event.run_records
-        ended_runs += event.ended_runs
-        removed_messages += event.removed_messages
-        usage += event.usage
-        if event.chat is not None:
-            chats.append((index, event.chat))
-    return Append(
-        key,
-        batch,
-        messages,
-        saved_runs=run_records,
-        ended_runs=ended_runs,
-        chats=chats,
-        removed_messages=removed_messages,
-        owner=owner,
-        usage=usage,
-    )

@@ -12,7 +12,8 @@ from hub.hosting.contract import Reply
 from hub.ids import Key, id_of
 from hub.limits import Limits, format_size
 from hub.messages import Interrupt, InterruptResolved
-from hub.sessions.outbox import Outbox, OutboxState, PendingEvent
+from hub.sessions.outbox import Outbox, OutboxState
+from hub.sessions.pending import PendingEvent
 from hub.storage.log import EventStore, RunStore
 from hub.storage.records import ChatRecord
 

@@ -9,7 +9,7 @@ from hub.hosting.hosted import Agent
 from hub.ids import tenant_of
 from hub.messages import Chunk, Event, Interrupt, InterruptResolved, MessageRemoved, WholeMessage
 from hub.sessions.hosts import RunPlace
-from hub.sessions.outbox import PendingEvent
+from hub.sessions.pending import PendingEvent
 from hub.sessions.run import ActiveRun
 from hub.sessions.session import LiveSession
 from hub.storage.log import EventStore

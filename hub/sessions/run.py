@@ -17,7 +17,7 @@ from hub.ids import id_of, tenant_of
 from hub.messages import Fault, RunError, RunFinished, StopReason
 from hub.sessions.answer_writer import AnswerWriter
 from hub.sessions.hosts import RunOwner, RunPlace, SessionHost
-from hub.sessions.outbox import PendingEvent
+from hub.sessions.pending import PendingEvent
 from hub.sessions.questions import Questions
 from hub.sessions.run_timer import RunTimer
 from hub.sessions.usage import count_agent_tokens, count_run_tokens, make_usage

@@ -13,8 +13,9 @@ from hub.hosting.hosted import Agent
 from hub.messages import RunStarted
 from hub.sessions.file_access import make_file_access
 from hub.sessions.hosts import SessionHost
-from hub.sessions.outbox import Outbox, PendingEvent
+from hub.sessions.outbox import Outbox
 from hub.sessions.past import read_past
+from hub.sessions.pending import PendingEvent
 from hub.sessions.run import ActiveRun, RunState
 from hub.storage.records import RunRecord
 

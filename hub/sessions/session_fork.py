@@ -1,6 +1,6 @@
 """Fork a session: copy its messages into a new session."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -8,7 +8,7 @@ from hub.errors import SessionExists, WrongMessage
 from hub.ids import Key
 from hub.limits import Limits, format_size
 from hub.messages import Body, Fork, HistoryMessage, UserMessage, WholeMessage
-from hub.sessions.outbox import PendingEvent, attach_future
+from hub.sessions.pending import PendingEvent, attach_future
 from hub.sessions.rewriting import make_unknown_message_error
 from hub.sessions.session import LiveSession
 from hub.storage.log import SessionStore
@@ -34,16 +34,19 @@ async def read_source_messages(
     raise WrongMessage(text, sessionId=command.sessionId)
 
 
-async def log_copies(session: LiveSession, messages: Sequence[HistoryMessage]) -> None:
+async def log_copies(
+    session: LiveSession, messages: Sequence[HistoryMessage], revise: Callable[[HistoryMessage], HistoryMessage]
+) -> None:
     """Log copies of *messages* in one commit, as the first messages of a session. Return when the log holds them.
 
-    The copies have no run, because the runs belong to the source session. Raises SessionExists,
-    StorageUnavailable and the errors of Admission.pause().
+    *revise* returns each message as it is now: it may have been erased since it was read. The copies have no run,
+    because the runs belong to the source session. Raises SessionExists, StorageUnavailable and the errors of
+    Admission.pause().
     """
     async with session.admission.pause():
         if session.channel.head:
             raise SessionExists(f"session {session.id} exists already: fork into a new one", sessionId=session.id)
-        events = [_make_event(message) for message in messages]
+        events = [_make_event(revise(message)) for message in messages]
         seq = attach_future(events[-1])
         session.outbox.put(*events)
     await seq

@@ -58,7 +58,7 @@ class Files:
     seams: Seams
     quota: FileQuota = attrs.field(init=False)
     _owns_folder: bool = False  # the folder belongs to this log
-    _is_open: bool = False
+    is_open: bool = False  # between start() and close()
     _uploads: set[Upload] = attrs.Factory(set)
     _locks: "WeakValueDictionary[str, asyncio.Lock]" = attrs.Factory(WeakValueDictionary)
     _tasks: "set[asyncio.Task[None]]" = attrs.Factory(set)
@@ -76,7 +76,7 @@ class Files:
 
         If the folder belongs to another log, no blob is ever removed. Raises LogUnusable, StorageUnavailable, OSError.
         """
-        self._is_open = True
+        self.is_open = True
         names = await self.run_in_thread(self._prepare_folder, log_name)
         for key, size in (await self.store.sum_bytes_by_session(MIN_COUNTED_BYTES)).items():
             self.quota.add(key, size)
@@ -108,13 +108,13 @@ class Files:
         """Wait for the tasks that end uploads and remove blobs. Then refuse all work, and release the lock."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-        self._is_open = False
+        self.is_open = False
         self._threads.shutdown(wait=False)
         self._undo.close()
 
     async def run_in_thread(self, function: Callable[..., T], *values: Any) -> T:
         """Call *function* in a thread; return its result. Raises StorageUnavailable unless the store is open."""
-        if not self._is_open:
+        if not self.is_open:
             raise StorageUnavailable("the file store is closed, as the hub starts or goes down: try again in a moment")
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
 

@@ -34,6 +34,7 @@ from hub.storage.records import (
     ChatRecord,
     CommitTotals,
     Damage,
+    ErasureResult,
     FileRecord,
     Head,
     RunRecord,
@@ -157,14 +158,13 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
-    async def erase_messages(self, key: Key, principal_id: str) -> Sequence[FileRecord]:
+    async def erase_messages(self, key: Key, principal_id: str) -> ErasureResult:
         """Erase what a principal wrote in a session, in one commit, and give the session a new random epoch.
 
         The principal's messages, in the history, in events and in unfinished runs, get the content ERASED. They lose
         their parts, their metadata and the author's name, and keep their ids and seqs. The payloads of its answers to
         questions become ERASED, too. Its chats get an empty digest. Deletes the files whose ids were in these messages,
-        unless a message of another user has the id, too; returns their records. If there is nothing to erase,
-        nothing changes.
+        unless a message of another user has the id, too. If there is nothing to erase, nothing changes.
 
         Afterwards no file of the log contains the old text, as after a thorough EventStore.purge(). Do not call
         erase_messages() while an append to the session is queued.
@@ -236,6 +236,13 @@ class AccessStore(ABC):
     @abstractmethod
     async def remove(self, *records: AccessRecord) -> None:
         """Delete records by their ids in one commit. With a principal, delete its credentials, grants and quota too."""
+
+    @abstractmethod
+    async def erase_principal(self, principal_id: str) -> None:
+        """Delete a principal with its credentials, grants and quota, and its name in the audit, in one commit.
+
+        Usage and audit keep the id.
+        """
 
     @abstractmethod
     async def find_principal(self, principal_id: str) -> PrincipalRecord | None:

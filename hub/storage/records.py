@@ -155,6 +155,14 @@ class FileRecord:
     created: int = 0
 
 
+@attrs.frozen
+class ErasureResult:
+    """The result of an erasure in a session: its new epoch, or None if nothing was erased, and the deleted files."""
+
+    epoch: str | None
+    files: Sequence[FileRecord]
+
+
 class Append(Struct):
     """A unit of work for the log: the log commits all parts, or none.
 

@@ -21,7 +21,7 @@ from hub.messages import (
     UserMessage,
     WholeMessage,
 )
-from hub.sessions.outbox import PendingEvent, attach_future
+from hub.sessions.pending import PendingEvent, attach_future
 
 pytestmark = needs_browser
 

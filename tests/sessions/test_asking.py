@@ -17,7 +17,8 @@ from hub.errors import AlreadyResolved, StorageUnavailable
 from hub.ids import Key
 from hub.messages import Ok, Resume, UserMessage
 from hub.node.draining import finish_runs, flush_all
-from hub.sessions.outbox import OutboxState, PendingEvent, attach_future
+from hub.sessions.outbox import OutboxState
+from hub.sessions.pending import PendingEvent, attach_future
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from hub.limits import Limits
 from hub.messages import Chunk, Event, HistoryMessage, RunFinished
 from hub.observe.load import ThreadLoad
 from hub.seams import Seams
-from hub.sessions.outbox import Outbox, OutboxState, PendingEvent, attach_future
+from hub.sessions.outbox import Outbox, OutboxState
 from hub.sessions.pace import MAX_STRETCH, Pace
+from hub.sessions.pending import PendingEvent, attach_future
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 from hub.storage.sqlite.log import SqliteLog
@@ -351,11 +353,13 @@ def pending_timers() -> int:
 @pytest.mark.parametrize("state", [state for state in OutboxState if state is not OutboxState.CLOSED])
 async def test_a_closed_outbox_appends_nothing(log: SqliteLog, held_log: HeldLog, state: OutboxState) -> None:
     """From each state, and for ever. An append in flight still succeeds."""
-    run = Speaker(log, Pace(NEVER), retry_seconds=0.05)
+    run, stack = Speaker(log, Pace(NEVER), retry_seconds=0.05), AsyncExitStack()
     if state is OutboxState.WAITING:
         run.say("a")
         await held_log.commit()
         run.say("b")
+    elif state is OutboxState.HELD:
+        await stack.enter_async_context(run.outbox.hold(lambda event: False))
     elif state is not OutboxState.IDLE:
         run.outbox.put(event())
         if state is not OutboxState.IN_FLIGHT:
@@ -369,11 +373,81 @@ async def test_a_closed_outbox_appends_nothing(log: SqliteLog, held_log: HeldLog
     assert run.state() is OutboxState.CLOSED and pending_timers() == timers - (state in TIMED)
     if state in (OutboxState.IN_FLIGHT, OutboxState.RETRYING):
         assert await held_log.commit() == ["run_finished"]
+    await stack.aclose()
     run.say("c")
     run.outbox.put(event())
     assert (
         run.state() is OutboxState.CLOSED and held_log.appends.empty() and pending_timers() == timers - (state in TIMED)
     )
+
+
+async def test_a_held_outbox_appends_nothing_until_the_end_of_the_hold(log: SqliteLog, held_log: HeldLog) -> None:
+    """IDLE, HELD, IN_FLIGHT. Chunks and events gather, and go out in their order."""
+    run = Speaker(log, Pace(0.0))
+    async with run.outbox.hold(lambda event: False):
+        for piece in "ab":
+            run.say(piece)
+        run.outbox.put(event())
+        assert run.state() is OutboxState.HELD and held_log.appends.empty() and not run.outbox.is_empty
+    assert run.state() is OutboxState.IN_FLIGHT
+    assert await held_log.commit() == ["ab", "run_finished"]
+    assert run.state() is OutboxState.IDLE
+    async with run.outbox.hold(lambda event: True):
+        assert run.state() is OutboxState.HELD
+    assert run.state() is OutboxState.IDLE
+
+
+async def test_a_hold_waits_for_the_append_in_flight_and_for_the_events_that_precede_it(
+    log: SqliteLog, held_log: HeldLog
+) -> None:
+    """IN_FLIGHT, IN_FLIGHT, HELD. Other events that gather do not delay it."""
+    run, is_held, end = Speaker(log, Pace(NEVER)), asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with run.outbox.hold(lambda event: event.runId == "first"):
+            is_held.set()
+            await end.wait()
+
+    run.say("a")
+    task = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    run.outbox.put(event(run="first"))
+    assert await held_log.commit() == ["a"] and run.state() is OutboxState.IN_FLIGHT
+    run.outbox.put(event(run="second"))
+    assert not is_held.is_set()
+    assert await held_log.commit() == ["run_finished"]
+    await asyncio.wait_for(is_held.wait(), PATIENCE)
+    assert run.state() is OutboxState.HELD and held_log.appends.empty()
+    end.set()
+    await asyncio.wait_for(task, PATIENCE)
+    assert await held_log.commit() == ["run_finished"]
+
+
+@pytest.mark.parametrize("end", ["failure", "close", "cancel"])
+async def test_a_hold_that_does_not_begin_leaves_the_outbox_as_it_is(
+    log: SqliteLog, held_log: HeldLog, end: str
+) -> None:
+    """The log fails, the outbox is closed, or the task is cancelled, while an append is in flight."""
+    run = Speaker(log, Pace(NEVER), retry_seconds=0.05)
+    run.outbox.put(event())
+    stack = AsyncExitStack()
+    task = asyncio.create_task(stack.enter_async_context(run.outbox.hold(lambda event: False)))
+    await asyncio.sleep(0)
+    if end == "failure":
+        await held_log.fail()
+    elif end == "close":
+        run.outbox.close()
+    else:
+        task.cancel()
+    await asyncio.wait([task])
+    if end == "cancel":
+        assert task.cancelled()
+    else:
+        assert isinstance(task.exception(), StorageUnavailable)
+        with pytest.raises(StorageUnavailable):
+            await stack.enter_async_context(run.outbox.hold(lambda event: False))
+    assert await held_log.commit() == ["run_finished"]
+    assert run.state() is (OutboxState.CLOSED if end == "close" else OutboxState.IDLE)
 
 
 async def test_close_wakes_waiting_tasks(log: SqliteLog, held_log: HeldLog) -> None:

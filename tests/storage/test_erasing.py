@@ -29,13 +29,14 @@ from hub.messages import (
     WholeMessage,
 )
 from hub.storage.log import ERASED
-from hub.storage.records import Append, ChatRecord, RunRecord
+from hub.storage.records import Append, ChatRecord, ErasureResult, RunRecord
 from hub.storage.sqlite import wal
 from hub.storage.sqlite.log import SqliteLog
 from hub.storage.sqlite.wal import PREALLOCATED_BYTES
 
 S, T = Key("s"), Key("acme/t")
 ANN, BOB = Author("p_ann", "Ann Secret"), Author("p_bob", "Bob")
+NOTHING = ErasureResult(None, [])
 PARTS = ({"type": "text", "text": "secret \0\U0001f600"},)
 METADATA = {"where": {"is": ["secret"]}}
 
@@ -98,7 +99,7 @@ async def test_an_erased_message_keeps_only_its_place(opener: Opener) -> None:
         message("w", ANN),
     )
     old_bodies, old_history = await bodies(hub), await history(hub)
-    assert await hub.log.sessions.erase_messages(S, "p_ann") == []
+    assert (await hub.log.sessions.erase_messages(S, "p_ann")).files == []
     for _ in range(2):
         new_bodies = [erased(old_bodies[0]), *old_bodies[1:3], erased(old_bodies[3])]
         assert await bodies(hub) == new_bodies
@@ -171,7 +172,7 @@ async def test_files_go_with_the_messages_that_name_them(hub: OpenedLog) -> None
         answer("a", "I have read f_0"),
     )
     files = [await hub.log.files.find(f"f_{n}") for n in range(4)]
-    found = await hub.log.sessions.erase_messages(S, "p_ann")
+    found = (await hub.log.sessions.erase_messages(S, "p_ann")).files
     assert sorted(found, key=lambda one: one.fileId) == files
     assert [await hub.log.files.find(f"f_{n}") is None for n in range(8)] == [True] * 4 + [False] * 4
     assert sorted(await hub.log.files.find_used_digests([f"d{n}" for n in range(8)])) == ["d4", "d5", "d6", "d7"]
@@ -181,9 +182,9 @@ async def test_an_erasure_gives_the_session_a_new_epoch(hub: OpenedLog) -> None:
     """The seqs go on. Appends before and after it, without a wait, have the old and the new epoch."""
     await put_all(hub, message("u", ANN), message("v", BOB))
     old = await hub.log.sessions.find(S)
-    _, far = await asyncio.gather(hub.log.sessions.erase_messages(S, "p_ann"), hub.put(Append(T, [chunk("x")])))
+    result, far = await asyncio.gather(hub.log.sessions.erase_messages(S, "p_ann"), hub.put(Append(T, [chunk("x")])))
     new = await hub.log.sessions.find(S)
-    assert old is not None and new is not None and old.epoch != new.epoch and far == 1
+    assert old is not None and new is not None and old.epoch != new.epoch == result.epoch and far == 1
     assert new == attrs.evolve(old, epoch=new.epoch) == (await hub.log.sessions.make(S))[0]
     assert await hub.put(Append(S, [chunk("x")])) == 3
     assert {event.epoch for event in await hub.everything("s")} == {new.epoch}
@@ -193,12 +194,12 @@ async def test_an_erasure_gives_the_session_a_new_epoch(hub: OpenedLog) -> None:
 async def test_nothing_to_erase_changes_nothing(hub: OpenedLog) -> None:
     """A second erasure, or that of a principal who only was spoken of, keeps the epoch."""
     await put_all(hub, message("u", ANN), message("v", BOB, "to p_eve"))
-    assert await hub.log.sessions.erase_messages(Key("nobody"), "p_ann") == []
+    assert await hub.log.sessions.erase_messages(Key("nobody"), "p_ann") == NOTHING
     assert await hub.log.sessions.find(Key("nobody")) is None
     await hub.log.sessions.erase_messages(S, "p_ann")
     head, everything = await hub.log.sessions.find(S), await hub.everything("s")
     for principal in ("p_ann", "p_eve", "p_an"):
-        assert await hub.log.sessions.erase_messages(S, principal) == []
+        assert await hub.log.sessions.erase_messages(S, principal) == NOTHING
     assert await hub.log.sessions.find(S) == head and await hub.everything("s") == everything
 
 

@@ -547,7 +547,7 @@ async def test_erased_files_leave_their_session(tmp_path: Path) -> None:
         log.events.append(Append(Key("a"), [event]), stored.set_result)
         assert await asyncio.wait_for(stored, PATIENCE) == 1
         async with files.upload(Key("a"), "x", TEXT) as upload:
-            await files.forget_files(Key("a"), await log.sessions.erase_messages(Key("a"), "p_ann"))
+            await files.forget_files(Key("a"), (await log.sessions.erase_messages(Key("a"), "p_ann")).files)
             await upload.write(b"later")
             await upload.finish()
             await upload.save()

@@ -114,6 +114,7 @@ ROWS: dict[str, Row] = {
     "list_principals": Row("operate", lambda client, session: (), True),
     "change_principal": Row("operate", lambda client, session: ("nobody here",), True),
     "remove_principal": Row("operate", lambda client, session: ("nobody here",), True),
+    "erase_principal": Row("operate", lambda client, session: ("nobody here",)),
     "read_usage": Row("join", lambda client, session: (), True),
     "read_audit": Row("administer", lambda client, session: (), True),
     "read_quota": Row("administer", lambda client, session: ("p_1",), True),

@@ -22,6 +22,7 @@ from hub.storage.sqlite.access_rows import (
     AccessChange,
     AuditAddition,
     CredentialUse,
+    PrincipalErasure,
     UsageAddition,
     make_record_json,
 )
@@ -59,6 +60,9 @@ class SqliteAccess(AccessStore):
 
     async def remove(self, *records: AccessRecord) -> None:
         await self.threads.submit(AccessChange(records, is_removal=True))
+
+    async def erase_principal(self, principal_id: str) -> None:
+        await self.threads.submit(PrincipalErasure(principal_id))
 
     async def find_principal(self, principal_id: str) -> PrincipalRecord | None:
         return await self._find(PrincipalRecord, "principals WHERE id = ?", (principal_id,))

@@ -43,6 +43,13 @@ class AccessChange:
 
 
 @attrs.frozen
+class PrincipalErasure:
+    """Request to delete a principal with its other records, and its name in the audit."""
+
+    principal: str
+
+
+@attrs.frozen
 class CredentialUse:
     """Request to set the times (ms) of the last use of credentials, by id."""
 
@@ -84,11 +91,16 @@ def make_record_json(kind: type[attrs.AttrsInstance]) -> str:
     return f"json_object({', '.join(pairs)})"
 
 
-def apply_access_change(db: sqlite3.Connection, change: AccessChange | CredentialUse) -> None:
+def apply_access_change(db: sqlite3.Connection, change: AccessChange | PrincipalErasure | CredentialUse) -> None:
     """Write a change, its records in their order."""
     if isinstance(change, CredentialUse):
         statement = "UPDATE credentials SET used = value FROM json_each(?) WHERE credentials.id = key"
         db.execute(statement, (to_json(change.times),))
+        return
+    if isinstance(change, PrincipalErasure):
+        db.execute("DELETE FROM principals WHERE id = ?", (change.principal,))
+        _remove_records_of(db, change.principal)
+        db.execute("UPDATE audit SET name = '' WHERE principal = ? AND name <> ''", (change.principal,))
         return
     for record in change.records:
         if change.is_removal:
@@ -114,8 +126,12 @@ def _remove(db: sqlite3.Connection, record: AccessRecord) -> None:
     condition = " AND ".join(f"{column} = ?" for column in table.id_columns)
     db.execute(f"DELETE FROM {table.name} WHERE {condition}", [values[column] for column in table.id_columns])
     if isinstance(record, PrincipalRecord):
-        for name, column in (("credentials", "principal"), ("grants", "principal"), ("quotas", "subject")):
-            db.execute(f"DELETE FROM {name} WHERE {column} = ?", (record.id,))
+        _remove_records_of(db, record.id)
+
+
+def _remove_records_of(db: sqlite3.Connection, principal_id: str) -> None:
+    for name, column in (("credentials", "principal"), ("grants", "principal"), ("quotas", "subject")):
+        db.execute(f"DELETE FROM {name} WHERE {column} = ?", (principal_id,))
 
 
 def delete_old_audit(db: sqlite3.Connection, max_entries: int) -> None:

@@ -11,6 +11,7 @@ from hub.storage.sqlite import damage
 from hub.storage.sqlite.access_rows import (
     AccessChange,
     CredentialUse,
+    PrincipalErasure,
     apply_access_change,
     delete_old_audit,
 )
@@ -64,7 +65,15 @@ class WalTruncation:
 
 
 Change = (
-    EventDrop | LabelChange | SessionDeletion | MessageErasure | AccessChange | CredentialUse | Probe | WalTruncation
+    EventDrop
+    | LabelChange
+    | SessionDeletion
+    | MessageErasure
+    | AccessChange
+    | PrincipalErasure
+    | CredentialUse
+    | Probe
+    | WalTruncation
 )
 
 
@@ -80,9 +89,9 @@ class Changes:
     drops: list[tuple[EventDrop, dict[Key, int]]] = attrs.Factory(list)  # with the new floors
     label_changes: list[LabelChange] = attrs.Factory(list)
     deleted_sessions: dict[Key, list[Any]] = attrs.Factory(dict)  # with the fields of the FileRecords
-    erasures: list[tuple[MessageErasure, list[Any]]] = attrs.Factory(list)  # with the fields of the FileRecords
+    erasures: list[tuple[MessageErasure, dict[str, Any]]] = attrs.Factory(list)  # with the results
     new_epochs: dict[Key, str] = attrs.Factory(dict)
-    access_changes: list[AccessChange | CredentialUse] = attrs.Factory(list)
+    access_changes: list[AccessChange | PrincipalErasure | CredentialUse] = attrs.Factory(list)
     max_audit_entries: int | None = None
     has_probe: bool = False
     has_truncation: bool = False  # no change of the commit: the writer makes it afterwards
@@ -112,7 +121,7 @@ class Changes:
         elif isinstance(request, SessionDeletion):
             result = self.deleted_sessions.setdefault(request.key, [])
         elif isinstance(request, MessageErasure):
-            result = []
+            result = {}
             self.erasures.append((request, result))
             self.new_epochs[request.key] = new_secret(8)
         elif isinstance(request, Probe):
@@ -137,8 +146,8 @@ class Changes:
             apply_access_change(db, access_change)
         if self.max_audit_entries is not None:
             delete_old_audit(db, self.max_audit_entries)
-        for erasure, files in self.erasures:
-            files += erase_messages(db, erasure, self.new_epochs[erasure.key])
+        for erasure, result in self.erasures:
+            result |= erase_messages(db, erasure, self.new_epochs[erasure.key])
         if self.has_probe:
             db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")  # writes a page without changing it
         if self.deleted_sessions:

@@ -24,7 +24,10 @@ _decode_reply = msgspec.json.Decoder(InterruptResolved).decode
 
 @attrs.frozen
 class MessageErasure:
-    """Request for SessionStore.erase_messages(), in a commit that only erases. The result is as of SessionDeletion."""
+    """Request for SessionStore.erase_messages(), in a commit that only erases.
+
+    The result has the new `epoch` and the fields of the FileRecords of `files`. It is empty if nothing was erased.
+    """
 
     key: Key
     principal: str
@@ -57,24 +60,24 @@ SELECT_FILES = """
         AND (instr(content, files.id) OR instr(parts, files.id) OR instr(metadata, files.id)))"""
 
 
-def erase_messages(db: sqlite3.Connection, erasure: MessageErasure, epoch: str) -> list[Any]:
-    """Erase messages, and set the new *epoch*. Return the fields of the FileRecords of the files that are deleted.
+def erase_messages(db: sqlite3.Connection, erasure: MessageErasure, epoch: str) -> dict[str, Any]:
+    """Erase messages, and set the new *epoch*. Return the result of the request.
 
     Call this in a transaction. Raises UnreadableEvents if events of the session are damaged.
     """
     damage.move_all_to_strips(db)
     number = query_json(db, "SELECT CAST(n AS TEXT) FROM sessions WHERE id = ?", (erasure.key,))
     if number is None:
-        return []
+        return {}
     values = {"session": erasure.key, "principal": erasure.principal, "number": number}
     words = {*_find_words_of_messages(db, values)}
     count = _erase_events(db, values, words)
     for statement in (ERASE_MESSAGES, ERASE_RUNS, ERASE_CHATS, ERASE_DAMAGED_PARTS, DELETE_DAMAGED_RUNS):
         count += db.execute(statement, values).rowcount
     if not count:
-        return []
+        return {}
     db.execute("UPDATE sessions SET epoch = ? WHERE id = ?", (epoch, erasure.key))
-    return _delete_files(db, values, words)
+    return {"epoch": epoch, "files": _delete_files(db, values, words)}
 
 
 def _find_words_of_messages(db: sqlite3.Connection, values: dict[str, Any]) -> Iterator[str]:

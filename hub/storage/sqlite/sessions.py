@@ -12,7 +12,7 @@ from hub.ids import Key, id_of
 from hub.messages import Author, Fault, HistoryMessage, Page, PageRequest, StopReason
 from hub.messages.lists import read_cursor, write_cursor
 from hub.storage.log import EVERYONE, SessionStore
-from hub.storage.records import FileRecord, Head, SessionLabel, SessionQuery, SessionRow
+from hub.storage.records import ErasureResult, FileRecord, Head, SessionLabel, SessionQuery, SessionRow
 from hub.storage.sqlite.changes import LabelChange, SessionDeletion
 from hub.storage.sqlite.erasing import KEYS_OF_AUTHOR, MessageErasure
 from hub.storage.sqlite.event_reading import read_heads
@@ -113,8 +113,9 @@ class SqliteSessions(SessionStore):
     async def delete(self, key: Key) -> Sequence[FileRecord]:
         return [FileRecord(**fields) for fields in await self.threads.submit(SessionDeletion(key))]
 
-    async def erase_messages(self, key: Key, principal_id: str) -> Sequence[FileRecord]:
-        return [FileRecord(**fields) for fields in await self.threads.submit(MessageErasure(key, principal_id))]
+    async def erase_messages(self, key: Key, principal_id: str) -> ErasureResult:
+        result = await self.threads.submit(MessageErasure(key, principal_id))
+        return ErasureResult(result.get("epoch"), [FileRecord(**fields) for fields in result.get("files", ())])
 
     async def list_keys_of_author(self, principal_id: str) -> Sequence[Key]:
         return cast(Sequence[Key], await self.threads.query_json(KEYS_OF_AUTHOR, {"principal": principal_id}))
