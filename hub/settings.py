@@ -32,6 +32,7 @@ HostList = Annotated[
     msgspec.Meta(description="a list of host names without a scheme and a port, such as hub.example.com"),
 ]
 Folder = Annotated[Path, msgspec.Meta(description="the path of a folder")]
+File = Annotated[Path, msgspec.Meta(description="the path of a file")]
 Switch = Annotated[bool, msgspec.Meta(description="true or false")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e6, description="a number from 0 to 1000000")]
@@ -79,6 +80,8 @@ class Settings:
     retention_mb: Megabytes = 1024
     origins: OriginList = ()
     hosts: HostList = ()
+    tls_certificate: File | None = None  # PEM, with the certificates of its issuers; turns https on
+    tls_key: File | None = None  # PEM
     public_url: BaseAddress | None = None  # the address of the hub in links; None: the address that it listens on
     sign_in: Switch = False  # see is_sign_in_on
     guests: Switch = True  # the invite link of a session makes a guest of a person who is not signed in
@@ -103,6 +106,8 @@ class Settings:
     def __attrs_post_init__(self) -> None:
         """Raise ConfigError if a setting needs another one, or excludes it."""
         for is_wrong, problem in (
+            (self.tls_certificate and not self.tls_key, MISSING_TLS_KEY),
+            (self.tls_key and not self.tls_certificate, MISSING_CERTIFICATE),
             (self.user_header and not self.trusted_proxies, MISSING_PROXIES),
             (self.jwt_issuer and not self.jwt_audience, MISSING_AUDIENCE),
             (self.jwt_issuer and not (self.jwt_keys or self.jwt_secret), MISSING_KEYS),
@@ -116,6 +121,11 @@ class Settings:
     def is_sign_in_on(self) -> bool:
         """Whether a request needs a credential. If not, every request has the principal LOCAL."""
         return self.sign_in or self.user_header is not None or self.jwt_issuer is not None
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the address that the hub listens on: https if it has a certificate."""
+        return "http" if self.tls_certificate is None else "https"
 
     @property
     def log_url(self) -> str:
@@ -147,6 +157,8 @@ class ConfigError(Exception):
     """A setting is wrong; the message is one line that names the setting and its source, and says what to do."""
 
 
+MISSING_TLS_KEY = 'tls_certificate needs its key: set tls_key = "FILE" to the private key (PEM)'
+MISSING_CERTIFICATE = 'tls_key needs its certificate: set tls_certificate = "FILE" to the certificate (PEM)'
 MISSING_PROXIES = (
     "user_header without trusted_proxies would let every client name its own user: set trusted_proxies = "
     '["ADDRESS"] to the address of the proxy'

@@ -40,7 +40,7 @@ def make_local_url(settings: Settings, port: int | None = None) -> str:
     Without *port*, it is the port of the settings. If that may be any free port, it is the default port.
     """
     host = "localhost" if settings.host in ANY_ADDRESS else settings.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{port or settings.port or Settings().port}"
+    return f"{settings.scheme}://{f'[{host}]' if ':' in host else host}:{port or settings.port or Settings().port}"
 
 
 def make_base_url(settings: Settings, port: int | None = None) -> str:

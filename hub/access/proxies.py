@@ -54,15 +54,19 @@ def is_trusted_proxy(peer: str, trusted_proxies: tuple[str, ...]) -> bool:
         return False
 
 
-def find_client(peer: str | None, headers: MultiMapping[str], trusted_proxies: tuple[str, ...]) -> ClientEndpoint:
-    """Return the client of a request. *peer* is the IP address at the other end of the connection, or None.
+def find_client(
+    peer: str | None, scheme: str, headers: MultiMapping[str], trusted_proxies: tuple[str, ...]
+) -> ClientEndpoint:
+    """Return the client of a request.
+
+    *peer* is the IP address at the other end of the connection, or None. *scheme* is that of the connection.
 
     The headers of proxies count only if the peer is in *trusted_proxies*: any client can send them. From the nearest
     proxy to the farthest, the client is the first address that is no trusted proxy. If the headers are malformed, or
     X-Forwarded-For and Forwarded name different clients, then the client is the peer: a proxy that writes one of the
     two headers usually passes on the other one as the client sent it.
     """
-    direct = ClientEndpoint(peer or "", "http", headers.get("Host", ""))
+    direct = ClientEndpoint(peer or "", scheme, headers.get("Host", ""))
     if not is_trusted_proxy(direct.address, trusted_proxies):
         return direct
     try:

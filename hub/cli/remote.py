@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from hub.access.doors import make_local_url
+from hub.access.doors import make_base_url, make_local_url
 from hub.cli.failures import CommandFailed, exit_with, load_settings_or_exit
 from hub.settings import URL_VARIABLE
 
@@ -32,7 +32,11 @@ def _run_and_exit(command: Coroutine[Any, Any, int]) -> None:
 
 def _parse_url_option(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
     """Return *value*, or the address from the settings of the current folder."""
-    return value if value is not None else make_local_url(load_settings_or_exit({}))
+    if value is not None:
+        return value
+    settings = load_settings_or_exit({})
+    # A certificate has the name of the hub that others use.
+    return make_local_url(settings) if settings.tls_certificate is None else make_base_url(settings)
 
 
 url_option = click.option(

@@ -1,13 +1,12 @@
 """The flags of `hubbub serve`: one for each setting, in groups."""
 
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
 
 from hub.limits import Limits
 from hub.setting_sources import LIST_TYPES, SETTING_TYPES, flag_name
-from hub.settings import Settings, Switch
+from hub.settings import File, Folder, Settings, Switch
 
 # Each setting with its help; the rest of the help is generated.
 SETTING_GROUPS: dict[str, dict[str, str]] = {
@@ -23,6 +22,8 @@ SETTING_GROUPS: dict[str, dict[str, str]] = {
     "Clients": {
         "origins": "Origins of web pages that may connect, beside those of this machine.",
         "hosts": "Host names of the hub, beside those of this machine.",
+        "tls_certificate": "The certificate (PEM), with those of its issuers; turns https on.",
+        "tls_key": "The private key of the certificate (PEM).",
         "public_url": "The address of the hub in links.",
         "trusted_proxies": "IP addresses and networks of proxies.",
     },
@@ -52,7 +53,7 @@ SETTING_GROUPS: dict[str, dict[str, str]] = {
         "direct_writes": "Write frames directly to the sockets.",
     },
 }
-METAVARS = {Path: "DIR", int: "N", float: "N"}
+METAVARS = {int: "N", float: "N"}
 
 
 class _SettingOption(click.Option):
@@ -100,6 +101,8 @@ def _make_option(group: str, name: str, text: str) -> click.Parameter:
 
 def _describe_value(kind: Any) -> str:
     """Return the word for the value of a setting in the help."""
+    if kind in (Folder, File):
+        return "DIR" if kind == Folder else "FILE"
     base = get_args(kind)[0]  # of Annotated
     if get_origin(base) is Literal:
         return "|".join(get_args(base))

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections import deque
 from contextlib import suppress
 
@@ -9,9 +10,11 @@ import attrs
 from aiohttp import web
 
 from hub.errors import TooManyConnections
+from hub.limits import Limits
 from hub.observe.counters import DoorCounters
 from hub.observe.rare_log import RareLog
 from hub.settings import Settings
+from hub.web.certificate import Certificate
 from hub.web.connection_caps import ConnectionCaps
 from hub.web.connection_handler import ConnectionHandler
 
@@ -29,7 +32,7 @@ class Acceptor:
     aiohttp's own sites cannot refuse a connection before it costs a transport, a request handler and a task. Without
     *caps* all connections are accepted. *header_seconds* is the time for the header of a request, and between two
     requests. *access_log* turns on the access log of the connections that are accepted from then on. Refused
-    connections and bad requests count in *counters*.
+    connections and bad requests count in *counters*. With a *certificate*, the connections speak TLS.
     """
 
     server: web.Server
@@ -38,11 +41,14 @@ class Acceptor:
     header_seconds: float
     access_log: bool = False
     counters: DoorCounters = attrs.Factory(DoorCounters)
+    certificate: Certificate | None = None
+    close_seconds: float = Limits().close_seconds
     _tasks: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
     _refused_sockets: deque[tuple[float, socket.socket]] = attrs.field(factory=deque, init=False)  # with closing times
     _bad_http_log: RareLog = attrs.field(factory=lambda: RareLog(60.0), init=False)
     _failure_log: RareLog = attrs.field(factory=lambda: RareLog(60.0), init=False)
     _refusal_log: RareLog = attrs.field(factory=lambda: RareLog(60.0), init=False)
+    _tls_log: RareLog = attrs.field(factory=lambda: RareLog(60.0), init=False)
 
     def start(self) -> None:
         for sock in self.sockets:
@@ -56,6 +62,8 @@ class Acceptor:
             sock.close()
         while self._refused_sockets:
             self._refused_sockets.popleft()[1].close()
+        for task in self._tasks if self.certificate is not None else ():
+            task.cancel()  # a TLS handshake, which may take `header_seconds`
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -107,10 +115,32 @@ class Acceptor:
             counters=self.counters,
         )
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: handler, connection)
-        except OSError:  # the client has disconnected
+            await self._open_transport(connection, handler)
+        except OSError as error:  # the client has disconnected, or its TLS handshake has failed
             connection.close()
             handler.uncount()
+            self._log_tls_failure(error, address)
+
+    async def _open_transport(self, connection: socket.socket, handler: ConnectionHandler) -> None:
+        """Give the connection to the handler, after its TLS handshake if there is a certificate. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if self.certificate is None:
+            await loop.connect_accepted_socket(lambda: handler, connection)
+            return
+        await loop.connect_accepted_socket(
+            lambda: handler,
+            connection,
+            ssl=self.certificate.context,
+            ssl_handshake_timeout=self.header_seconds,
+            ssl_shutdown_timeout=self.close_seconds,
+        )
+
+    def _log_tls_failure(self, error: OSError, address: str) -> None:
+        if isinstance(error, ssl.SSLError):
+            hint = "the client sent plain HTTP: its address must begin with https:// or wss://"
+            fields = {"hint": hint} if error.reason == "HTTP_REQUEST" else {}
+            now = asyncio.get_running_loop().time()
+            self._tls_log.warn(now, "TLS handshake failed", address=address, reason=error.reason, **fields)
 
     # --- refuse -----------------------------------------------------------------------------------------------------
 
@@ -121,7 +151,8 @@ class Acceptor:
         reason = response.partition(b'"error":"')[2].partition(b'"')[0].decode()
         self._refusal_log.warn(now, "connection refused", address=address, reason=reason)
         with suppress(OSError):  # a new socket has space for the response, unless the client has disconnected
-            connection.send(response)
+            if self.certificate is None:  # a client of TLS cannot read it
+                connection.send(response)
             connection.shutdown(socket.SHUT_WR)
         if not self._refused_sockets:
             asyncio.get_running_loop().call_later(REFUSAL_SECONDS, self._close_refused_sockets)
@@ -138,7 +169,11 @@ class Acceptor:
 
 
 def make_acceptor(
-    settings: Settings, server: web.Server, sockets: list[socket.socket], counters: DoorCounters
+    settings: Settings,
+    server: web.Server,
+    sockets: list[socket.socket],
+    counters: DoorCounters,
+    certificate: Certificate | None = None,
 ) -> Acceptor:
     """Return an acceptor. Without sign-in it has no caps: then only this machine can connect."""
     caps = ConnectionCaps(settings.limits, settings.trusted_proxies) if settings.is_sign_in_on else None
@@ -149,4 +184,6 @@ def make_acceptor(
         header_seconds=settings.limits.header_seconds,
         access_log=settings.access_log,
         counters=counters,
+        certificate=certificate,
+        close_seconds=settings.limits.close_seconds,
     )

@@ -30,7 +30,7 @@ class Arrival:
     def check(self, request: web.Request) -> None:
         """Raise Refused if the request may not come in. Else set the CLIENT_*_KEYs of the request."""
         self._check_proxy(request)
-        client = find_client(request.remote, request.headers, self.settings.trusted_proxies)
+        client = find_client(request.remote, request.scheme, request.headers, self.settings.trusted_proxies)
         # All names count: the header Host, because a page that uses DNS rebinding can send any X-Forwarded-Host, which
         # many proxies pass on; and the name in a request for a complete URL, which takes the place of Host.
         for host in dict.fromkeys((", ".join(request.headers.getall("Host", ())), client.host, request.host)):

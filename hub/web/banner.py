@@ -8,6 +8,7 @@ from hub.commands.hub import Hub
 from hub.errors import StorageUnavailable
 from hub.web.routes import API_PREFIX
 
+SCHEMES = {"http": ("http", "ws"), "https": ("https", "wss")}
 ALLOW_HTTP_WARNING = (
     "Warning             allow_http = true: browsers sign in without https, so anyone in the network can read "
     "their cookies"
@@ -17,9 +18,10 @@ ALLOW_HTTP_WARNING = (
 async def announce_hub(hub: Hub, port: int, announce: Callable[[str], None], metrics_port: int | None = None) -> None:
     """Announce the addresses, the agents, the data folder, and how to sign in. docs/start.md shows these lines."""
     settings = hub.settings
-    announce(f"Hubbub listens on   http://{settings.host}:{port}  (the console)")
-    announce(f"                    ws://{settings.host}:{port}{API_PREFIX}/ws")
-    announce(f"                    http://{settings.host}:{port}/docs  (the API reference)")
+    address, socket_address = (f"{scheme}://{settings.host}:{port}" for scheme in SCHEMES[settings.scheme])
+    announce(f"Hubbub listens on   {address}  (the console)")
+    announce(f"                    {socket_address}{API_PREFIX}/ws")
+    announce(f"                    {address}/docs  (the API reference)")
     for agent in await commands.inspect_agents(hub, OPERATOR):
         announce(f"  agent {agent.agentId:<13} {'broken: ' + agent.error if agent.error else agent.description}")
     if metrics_port is not None:

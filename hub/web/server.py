@@ -18,6 +18,7 @@ from hub.settings import Settings
 from hub.web.accepting import Acceptor, make_acceptor
 from hub.web.app import make_app
 from hub.web.banner import announce_hub
+from hub.web.certificate import Certificate, open_certificate, watch_certificate
 from hub.web.control import ControlServer, start_control
 from hub.web.ending import ExitGuard
 from hub.web.listening import listen
@@ -45,27 +46,33 @@ def run_hub(loaded_settings: LoadedSettings, announce: Callable[[str], None]) ->
     """
     settings = loaded_settings.settings
     check_bind(settings)
+    certificate = open_certificate(settings)
     drain_output = make_output_nonblocking()
     log_to_stderr(settings.log_level, settings.log_format)
     if loaded_settings.service_variables:
         hint = "they come from a service of Kubernetes; the hub takes no setting from them"
         log.info("variables ignored", variables=", ".join(loaded_settings.service_variables), hint=hint)
     with asyncio.Runner(loop_factory=lambda: make_loop(settings.limits.agent_threads)) as loop_runner:
-        loop_runner.run(_serve(settings, announce, drain_output))
+        loop_runner.run(_serve(settings, certificate, announce, drain_output))
     return 0
 
 
-async def _serve(settings: Settings, announce: Callable[[str], None], drain_output: Callable[[], None]) -> None:
+async def _serve(
+    settings: Settings,
+    certificate: Certificate | None,
+    announce: Callable[[str], None],
+    drain_output: Callable[[], None],
+) -> None:
     """Run the hub from its start to the end of its shutdown; see _stop() for the order of the shutdown."""
     hub = open_hub(settings)
     exit_guard = ExitGuard(limits=settings.limits, drain_output=drain_output)
     exit_guard.install_handlers()
     sockets = listen(settings.host, settings.port, "choose another --port, and another --data")
     hub.base_url = make_base_url(settings, sockets[0].getsockname()[1])
-    async with serve_metrics(hub) as metrics_port:
+    async with serve_metrics(hub) as metrics_port, watch_certificate(certificate):
         runner = await _set_up_server(hub)
         if await _start(hub, exit_guard.stop, runner, sockets):
-            servers = await _accept_connections(hub, runner, sockets)
+            servers = await _accept_connections(hub, runner, sockets, certificate)
             _tune_garbage_collector()
             await announce_hub(hub, sockets[0].getsockname()[1], announce, metrics_port)
             await exit_guard.stop.wait()
@@ -101,10 +108,12 @@ async def _set_up_server(hub: Hub) -> web.AppRunner:
     return runner
 
 
-async def _accept_connections(hub: Hub, runner: web.AppRunner, sockets: list[socket.socket]) -> Servers:
+async def _accept_connections(
+    hub: Hub, runner: web.AppRunner, sockets: list[socket.socket], certificate: Certificate | None
+) -> Servers:
     """Accept connections from the listening sockets, and commands of the operator. _stop() ends it."""
     assert runner.server is not None
-    acceptor = make_acceptor(hub.settings, runner.server, sockets, hub.counters.door)
+    acceptor = make_acceptor(hub.settings, runner.server, sockets, hub.counters.door, certificate)
     acceptor.start()
     return Servers(runner, acceptor, await start_control(hub))
 

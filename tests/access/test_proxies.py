@@ -18,7 +18,7 @@ def client(*lines: str, peer: str | None = PEER, trusted: tuple[str, ...] = PROX
     for line in lines:
         name, _, value = line.partition(":")
         headers.add(name, value.strip())
-    return find_client(peer, headers, trusted)
+    return find_client(peer, "http", headers, trusted)
 
 
 @pytest.mark.parametrize("peer", ["192.0.2.9", "127.0.0.1", "::1", "", None, "11.0.0.1", "@control"])

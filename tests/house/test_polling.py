@@ -13,6 +13,7 @@ SLEEPERS = {
     ("client/link.py", "run"): "the pause before the next connection",
     ("client/pages.py", "read"): "the pause before the next try",
     ("commands/housekeeping.py", "_run"): "the pause before the next run of the periodic tasks",
+    ("web/certificate.py", "watch"): "the pause before the next look at the files of the certificate",
     ("node/upkeep.py", "_every"): "the pause before the next run of a periodic task",
 }
 

@@ -65,6 +65,7 @@ class HubProcess:
     module: str = "hub"
     agents: str = "agents"
     port: int = 0
+    scheme: str = "http"
     output_lines: list[str] = attrs.Factory(list)
     _process: asyncio.subprocess.Process | None = None
     _reader: asyncio.Task[None] | None = None
@@ -81,7 +82,7 @@ class HubProcess:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def database(self) -> Path:
@@ -116,8 +117,8 @@ class HubProcess:
             await self.is_read.wait()
             line = raw.decode(errors="replace")
             self.output_lines.append(line)
-            if match := re.search(r"listens on\s+http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(match[1])
+            if match := re.search(r"listens on\s+(https?)://127\.0\.0\.1:(\d+)", line):
+                self.scheme, self.port = match[1], int(match[2])
             if "Ctrl-C" in line:
                 self._ready.set()
         self._ready.set()  # the process has ended
