@@ -134,8 +134,9 @@ def check_scheme(request: web.Request) -> None:
     settings: Settings = request.app[HUB_KEY].settings
     if request[CLIENT_SCHEME_KEY] != "https" and not is_loopback(name) and not settings.allow_http:
         raise Refused(
-            "browsers sign in over https only: set tls_certificate and tls_key, or put a proxy with https before the hub "
-            "and set trusted_proxies, or set allow_http = true in hubbub.toml for a network in which you trust everyone"
+            "browsers sign in over https only: set tls_certificate and tls_key, or put a proxy with https before the "
+            "hub and set trusted_proxies, or set allow_http = true in hubbub.toml for a network in which you trust "
+            "everyone"
         )
 
 
