@@ -8,7 +8,7 @@ from hub.commands.hub import Hub
 from hub.errors import StorageUnavailable
 from hub.web.routes import API_PREFIX
 
-SCHEMES = {"http": ("http", "ws"), "https": ("https", "wss")}
+ADDRESS_SCHEMES = {"http": ("http", "ws"), "https": ("https", "wss")}
 ALLOW_HTTP_WARNING = (
     "Warning             allow_http = true: browsers sign in without https, so anyone in the network can read "
     "their cookies"
@@ -18,7 +18,7 @@ ALLOW_HTTP_WARNING = (
 async def announce_hub(hub: Hub, port: int, announce: Callable[[str], None], metrics_port: int | None = None) -> None:
     """Announce the addresses, the agents, the data folder, and how to sign in. docs/start.md shows these lines."""
     settings = hub.settings
-    address, socket_address = (f"{scheme}://{settings.host}:{port}" for scheme in SCHEMES[settings.scheme])
+    address, socket_address = (f"{scheme}://{settings.host}:{port}" for scheme in ADDRESS_SCHEMES[settings.scheme])
     announce(f"Hubbub listens on   {address}  (the console)")
     announce(f"                    {socket_address}{API_PREFIX}/ws")
     announce(f"                    {address}/docs  (the API reference)")
