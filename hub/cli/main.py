@@ -13,6 +13,7 @@ from rich.text import Text
 
 from hub import __version__
 from hub.cli.backups import BACKUP_COMMANDS
+from hub.cli.exports import EXPORT_COMMANDS
 from hub.cli.failures import exit_with, load_or_exit, load_settings_or_exit
 from hub.cli.first_project import write_first_agents
 from hub.cli.model import fetch_model
@@ -102,7 +103,10 @@ def _add_config_option(command: click.Command) -> None:
         _add_config_option(member)
 
 
-for command in (print_settings, write_first_agents, fetch_model, *REMOTE_COMMANDS, *OPERATOR_GROUPS, *BACKUP_COMMANDS):
+for command in (
+    *(print_settings, write_first_agents, fetch_model),
+    *(*REMOTE_COMMANDS, *EXPORT_COMMANDS, *OPERATOR_GROUPS, *BACKUP_COMMANDS),
+):
     cli.add_command(command)
 _add_config_option(cli)
 

@@ -1,8 +1,6 @@
 """Write stored sessions and messages: `hubbub sessions` and `hubbub export`."""
 
 import contextlib
-import json
-import re
 import sys
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -15,7 +13,7 @@ from rich.text import Text
 
 from hub.cli.failures import CommandFailed
 from hub.cli.hubs import get_json
-from hub.cli.text import CONTROL, to_printable
+from hub.cli.text import to_printable, to_printable_json
 from hub.text import to_one_line
 
 TITLE_COLUMNS = 60
@@ -70,8 +68,7 @@ async def write_session(url: str, session: str, form: Literal["md", "json"]) -> 
     """
     messages = [message async for message in _read_rows(url, _session_path(session) + "/messages")]
     if form == "json":
-        text = json.dumps(messages, ensure_ascii=False, indent=2)
-        sys.stdout.write(re.sub(CONTROL, lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+        sys.stdout.write(to_printable_json(messages) + "\n")
     else:
         sys.stdout.write("\n".join(_to_markdown(message) for message in messages))
     sys.stdout.flush()

@@ -1,10 +1,10 @@
-"""The commands that talk to a running hub: `hubbub chat`, `sessions`, `tail`, `export`, `login` and `logout`."""
+"""The commands that talk to a running hub: `hubbub chat`, `sessions`, `tail`, `login` and `logout`."""
 
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine
-from typing import Any, Literal
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
 
 import click
 
@@ -13,13 +13,18 @@ from hub.cli.failures import CommandFailed, exit_with, load_settings_or_exit
 from hub.settings import URL_VARIABLE
 
 
-def _run_and_exit(command: Coroutine[Any, Any, int]) -> None:
+def run_and_exit(command: Coroutine[Any, Any, int]) -> None:
+    """Run a command as exit_after() does."""
+    exit_after(lambda: asyncio.run(command))
+
+
+def exit_after(command: Callable[[], int]) -> NoReturn:
     """Run a command, and exit with its code.
 
     Exit with 1 and one line if the command fails, with 130 after Ctrl-C, and with 0 if the reader of a pipe has exited.
     """
     try:
-        code = asyncio.run(command)
+        code = command()
     except CommandFailed as error:
         exit_with(error, 1)
     except KeyboardInterrupt:
@@ -58,11 +63,11 @@ def run_chat(agent: str | None, session: str | None, url: str) -> None:
     if sys.stdin.isatty() and sys.stdout.isatty():
         from hub.cli.chat import chat_at_terminal
 
-        _run_and_exit(chat_at_terminal(url, agent, session))
+        run_and_exit(chat_at_terminal(url, agent, session))
     else:
         from hub.cli.plain import ask_once
 
-        _run_and_exit(ask_once(url, agent, session, sys.stdin.read()))
+        run_and_exit(ask_once(url, agent, session, sys.stdin.read()))
 
 
 @click.command("sessions")
@@ -72,7 +77,7 @@ def print_sessions(limit: int, url: str) -> None:
     """List the sessions."""
     from hub.cli.records import write_sessions
 
-    _run_and_exit(write_sessions(url, limit))
+    run_and_exit(write_sessions(url, limit))
 
 
 @click.command()
@@ -82,18 +87,7 @@ def tail(session: str, url: str) -> None:
     """Print the events of SESSION live, until Ctrl-C."""
     from hub.cli.plain import write_live
 
-    _run_and_exit(write_live(url, session))
-
-
-@click.command()
-@click.argument("session")
-@click.option("--format", "form", type=click.Choice(["md", "json"]), default="md", help="The format (md).")
-@url_option
-def export(session: str, form: Literal["md", "json"], url: str) -> None:
-    """Write the finished messages of SESSION."""
-    from hub.cli.records import write_session
-
-    _run_and_exit(write_session(url, session, form))
+    run_and_exit(write_live(url, session))
 
 
 @click.command("login")
@@ -106,7 +100,7 @@ def run_login(url: str) -> None:
     from hub.cli.login import keep_key
 
     key = click.prompt("Key", hide_input=True) if sys.stdin.isatty() else sys.stdin.read()
-    _run_and_exit(keep_key(url, key.strip()))
+    run_and_exit(keep_key(url, key.strip()))
 
 
 @click.command("logout")
@@ -115,7 +109,7 @@ def run_logout(url: str) -> None:
     """Forget the key of the hub at URL."""
     from hub.cli.login import drop_key
 
-    _run_and_exit(drop_key(url))
+    run_and_exit(drop_key(url))
 
 
-REMOTE_COMMANDS = (run_chat, print_sessions, tail, export, run_login, run_logout)
+REMOTE_COMMANDS = (run_chat, print_sessions, tail, run_login, run_logout)

@@ -1,5 +1,6 @@
 """Make text safe for a terminal, and split growing Markdown into complete blocks."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -61,3 +62,9 @@ class BlockSplitter:
 def _is_item(line: str) -> bool:
     """Return whether a line is a list item. A list item may belong to the list before it."""
     return re.match(r"([-*+]|\d{1,9}[.)])\s", line) is not None
+
+
+def to_printable_json(value: object, indent: int | None = 2) -> str:
+    """Return a value as JSON, in which control characters are escapes."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -10,8 +10,9 @@ import attrs
 import msgspec
 
 from hub.access.principal import OPERATOR
-from hub.access.records import Credential, TenantRole
+from hub.access.records import TenantRole
 from hub.commands import table as commands
+from hub.commands.export_json import present_credential, present_message_page, present_principal_data
 from hub.commands.hub import Hub
 from hub.errors import UnknownType
 from hub.ids import DEFAULT_TENANT, quote
@@ -53,6 +54,12 @@ class _CredentialId(_Arguments):
     credential_id: str
 
 
+class _MessagePosition(_Arguments):
+    example: ClassVar[str] = '{"principalId":"p_0123456789abcdef","after":0}'
+    principal_id: str
+    after: int = 0
+
+
 class _NewPerson(_Arguments):
     example: ClassVar[str] = '{"name":"ann","role":"member"}'
     name: Name
@@ -90,24 +97,21 @@ class OperatorAnswer:
     isSignInOn: bool
 
 
-def _present_credential(credential: Credential) -> dict[str, Any]:
-    """Return the fields for JSON. The digest of the secret stays in the log."""
-    return {name: value for name, value in msgspec.to_builtins(credential).items() if name != "digest"}
-
-
 def _present_credentials(credentials: Any) -> list[dict[str, Any]]:
-    return [_present_credential(credential) for credential in credentials]
+    return [present_credential(credential) for credential in credentials]
 
 
 OPERATOR_COMMANDS: dict[str, OperatorCommand] = {
     "create_key": OperatorCommand(commands.create_key, _KeyFields),
     "list_credentials": OperatorCommand(commands.list_credentials, _OptionalName, _present_credentials),
-    "revoke_credential": OperatorCommand(commands.revoke_credential, _CredentialId, _present_credential),
+    "revoke_credential": OperatorCommand(commands.revoke_credential, _CredentialId, present_credential),
     "invite_person": OperatorCommand(commands.invite_person, _NewPerson),
     "list_principals": OperatorCommand(commands.list_principals, _OptionalTenant),
     "change_principal": OperatorCommand(commands.change_principal, _PrincipalChange),
     "remove_principal": OperatorCommand(commands.remove_principal, _PrincipalName),
     "adopt_sessions": OperatorCommand(commands.adopt_sessions, _PrincipalName),
+    "export_principal": OperatorCommand(commands.export_principal, _PrincipalName, present_principal_data),
+    "export_messages": OperatorCommand(commands.export_messages, _MessagePosition, present_message_page),
 }
 
 

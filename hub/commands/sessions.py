@@ -16,7 +16,7 @@ from hub.limits import format_size
 from hub.messages import DeletionCount, PageRequest, SessionState
 from hub.node import deleting
 from hub.sessions.session import LiveSession
-from hub.storage.records import SessionQuery
+from hub.storage.records import SessionQuery, SessionRow
 
 PAGE_SIZE = 500  # the number of sessions that one query of clear_sessions() lists
 
@@ -108,11 +108,16 @@ def _may_delete_now(hub: Hub, principal: Principal, session: LiveSession) -> boo
 
 
 async def list_keys(hub: Hub, query: SessionQuery) -> list[Key]:
-    """Return the keys of all sessions that match the query. The log is read in pages of PAGE_SIZE."""
-    keys: list[Key] = []
+    """Return the keys of all sessions that match the query."""
+    return [row.key for row in await list_rows(hub, query)]
+
+
+async def list_rows(hub: Hub, query: SessionQuery) -> list[SessionRow]:
+    """Return all sessions that match the query. The log is read in pages of PAGE_SIZE."""
+    rows: list[SessionRow] = []
     request: PageRequest | None = PageRequest(PAGE_SIZE)
     while request is not None:
         page = await hub.node.log.sessions.list(query, request)
-        keys += [row.key for row in page.rows]
+        rows += page.rows
         request = PageRequest(PAGE_SIZE, page.next_cursor) if page.next_cursor is not None else None
-    return keys
+    return rows

@@ -17,6 +17,7 @@ from hub.commands import checking as _checking
 from hub.commands import complete as _complete
 from hub.commands import control as _control
 from hub.commands import erasing as _erasing
+from hub.commands import exporting as _exporting
 from hub.commands import files as _files
 from hub.commands import history as _history
 from hub.commands import listen as _listen
@@ -200,6 +201,8 @@ list_principals = UseCase(_principals.list_principals, "operate", while_draining
 change_principal = UseCase(_principals.change_principal, "operate", while_draining=True)
 remove_principal = UseCase(_principals.remove_principal, "operate", while_draining=True)
 adopt_sessions = UseCase(_principals.adopt_sessions, "operate", while_draining=True)
+export_principal = UseCase(_exporting.export_principal, "operate", while_draining=True)
+export_messages = UseCase(_exporting.export_messages, "operate", while_draining=True, audit="refusals")
 
 erase_principal = UseCase(_erasing.erase_principal, "operate")
 

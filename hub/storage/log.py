@@ -175,6 +175,17 @@ class SessionStore(ABC):
         """Return the sessions in which erase_messages() may find something of a principal. Reads the whole log."""
 
     @abstractmethod
+    async def read_messages_of_author(
+        self, principal_id: str, after: int, limit: int, max_bytes: int
+    ) -> tuple[Sequence[tuple[Key, HistoryMessage]], int | None]:
+        """Return a page of the messages that a principal wrote and of the answers to them, in the order of commits.
+
+        *after* is 0 for the first page. The second value is *after* for the next page, or None on the last page. A page
+        has at most *limit* messages; the message that reaches *max_bytes* is the last one. A page may be empty, because
+        it searches a limited part of the log.
+        """
+
+    @abstractmethod
     async def read_last_messages(
         self, key: Key, last: int, max_bytes: int, upto: str | None = None
     ) -> Sequence[HistoryMessage]:
@@ -217,6 +228,13 @@ class FileStore(ABC):
     @abstractmethod
     async def find_used_digests(self, digests: Sequence[str]) -> Sequence[str]:
         """Return those of *digests* that at least one record has."""
+
+    @abstractmethod
+    async def list_files_of_author(self, principal_id: str) -> Sequence[FileRecord]:
+        """Return the files in the sessions in which a principal has the grant `owner`, and those its messages name.
+
+        Reads the whole log. The files are sorted by session.
+        """
 
 
 AccessRecord = PrincipalRecord | Credential | Grant | SessionInvite | Quota

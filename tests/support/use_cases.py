@@ -120,4 +120,6 @@ ROWS: dict[str, Row] = {
     "read_quota": Row("administer", lambda client, session: ("p_1",), True),
     "set_quota": Row("administer", lambda client, session: ("p_1", {"runs": 1}), True),
     "adopt_sessions": Row("operate", lambda client, session: ("nobody here",), True),
+    "export_principal": Row("operate", lambda client, session: ("nobody here",), True),
+    "export_messages": Row("operate", lambda client, session: ("p_1",), True),
 }

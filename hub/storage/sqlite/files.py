@@ -9,6 +9,7 @@ import orjson
 from hub.ids import Key
 from hub.storage.log import FileStore
 from hub.storage.records import FileRecord
+from hub.storage.sqlite.authors import FILES_OF_AUTHOR
 from hub.storage.sqlite.sql import FILE_JSON
 from hub.storage.sqlite.threads import LogThreads
 
@@ -37,3 +38,7 @@ class SqliteFiles(FileStore):
             SELECT json_group_array(value) FROM json_each(?)
             WHERE EXISTS (SELECT 1 FROM files WHERE digest = value)"""
         return cast(Sequence[str], await self.threads.query_json(statement, (orjson.dumps(digests).decode(),)))
+
+    async def list_files_of_author(self, principal_id: str) -> Sequence[FileRecord]:
+        rows = await self.threads.query_json(FILES_OF_AUTHOR, {"principal": principal_id})
+        return [FileRecord(**fields) for fields in rows]

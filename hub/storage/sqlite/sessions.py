@@ -1,7 +1,7 @@
 """The session store of the embedded log: sessions, their labels, and their finished messages."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import attrs
 import orjson
@@ -9,42 +9,21 @@ from msgspec import Meta
 
 from hub.errors import LogDamaged
 from hub.ids import Key, id_of
-from hub.messages import Author, Fault, HistoryMessage, Page, PageRequest, StopReason
+from hub.messages import HistoryMessage, Page, PageRequest
 from hub.messages.lists import read_cursor, write_cursor
 from hub.storage.log import EVERYONE, SessionStore
 from hub.storage.records import ErasureResult, FileRecord, Head, SessionLabel, SessionQuery, SessionRow
+from hub.storage.sqlite.authors import read_authored_messages
 from hub.storage.sqlite.changes import LabelChange, SessionDeletion
 from hub.storage.sqlite.erasing import KEYS_OF_AUTHOR, MessageErasure
 from hub.storage.sqlite.event_reading import read_heads
+from hub.storage.sqlite.message_rows import MESSAGE_JSON, MessageRow, to_message, to_messages
 from hub.storage.sqlite.plan import SessionCreation
 from hub.storage.sqlite.threads import LogThreads
 
 MAX_SQLITE_INTEGER = 2**63 - 1
 SqliteInteger = Annotated[int, Meta(ge=0, le=MAX_SQLITE_INTEGER)]
 R = TypeVar("R")
-
-
-class MessageRow(NamedTuple):
-    """The columns of MESSAGE_JSON, in their order."""
-
-    message_id: str
-    role: Literal["user", "assistant"]
-    content: str
-    agent: str | None
-    run: str | None
-    author: str | None
-    author_name: str
-    seq: int
-    ts: int
-    parts: list[Any] | None
-    metadata: dict[str, Any] | None
-    user_message: str | None
-    stop_reason: StopReason | None
-    error: dict[str, str] | None
-
-
-MESSAGE_JSON = """json_array(id, role, content, agent, run, author, author_name, seq, ts,
-        json(parts), json(metadata), user_message, stop_reason, json(error))"""
 
 
 def _make_session_lists(source: str) -> dict[str, str]:
@@ -120,6 +99,11 @@ class SqliteSessions(SessionStore):
     async def list_keys_of_author(self, principal_id: str) -> Sequence[Key]:
         return cast(Sequence[Key], await self.threads.query_json(KEYS_OF_AUTHOR, {"principal": principal_id}))
 
+    async def read_messages_of_author(
+        self, principal_id: str, after: int, limit: int, max_bytes: int
+    ) -> tuple[Sequence[tuple[Key, HistoryMessage]], int | None]:
+        return await self.threads.read(read_authored_messages, principal_id, after, limit, max_bytes)
+
     async def read_last_messages(
         self, key: Key, last: int, max_bytes: int, upto: str | None = None
     ) -> Sequence[HistoryMessage]:
@@ -133,7 +117,7 @@ class SqliteSessions(SessionStore):
             SELECT json_group_array({MESSAGE_JSON}) FROM (
                 SELECT m.* FROM messages m JOIN sums ON sums.n = m.n WHERE total <= :bytes ORDER BY m.seq, m.n)"""
         values = {"session": key, "last": last, "upto": upto, "bytes": max_bytes}
-        return _to_messages(await self.threads.query_json(statement, values))
+        return to_messages(await self.threads.query_json(statement, values))
 
     async def read_messages_from(self, key: Key, message_id: str, limit: int) -> Sequence[HistoryMessage]:
         statement = f"""
@@ -145,7 +129,7 @@ class SqliteSessions(SessionStore):
                 FROM first JOIN messages m ON m.session = :session AND (m.seq, m.n) >= (first.seq, first.n)
                 ORDER BY m.seq, m.n LIMIT :limit)"""
         values = {"session": key, "message": message_id, "limit": limit}
-        return _to_messages(await self.threads.query_json(statement, values))
+        return to_messages(await self.threads.query_json(statement, values))
 
     async def list_messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
         sign, seq, n = (">", 0, 0) if request.order == "asc" else ("<", MAX_SQLITE_INTEGER, MAX_SQLITE_INTEGER)
@@ -159,7 +143,7 @@ class SqliteSessions(SessionStore):
         values = {"session": key, "seq": seq, "n": n, "limit": request.limit + 1}
         numbered_rows = [(n, MessageRow(*row)) for n, row in await self.threads.query_json(statement, values)]
         page = _make_page(numbered_rows, request.limit, lambda item: (item[1].seq, item[0]))
-        return Page([_to_message(row) for _, row in page.rows], page.next_cursor)
+        return Page([to_message(row) for _, row in page.rows], page.next_cursor)
 
 
 def _make_page(rows: Sequence[R], limit: int, cursor: Callable[[R], tuple[Any, ...]]) -> Page[R]:
@@ -175,25 +159,3 @@ def _to_session_row(
     key: Key, epoch: str, messages: int, ts: int, title: str | None, metadata: str | None
 ) -> SessionRow:
     return SessionRow(key=key, epoch=epoch, messages=messages, ts=ts, title=title, metadata=_decode_metadata(metadata))
-
-
-def _to_messages(rows: list[list[Any]]) -> list[HistoryMessage]:
-    return [_to_message(MessageRow(*row)) for row in rows]
-
-
-def _to_message(row: MessageRow) -> HistoryMessage:
-    return HistoryMessage(
-        messageId=row.message_id,
-        role=row.role,
-        content=row.content,
-        agentId=row.agent,
-        runId=row.run,
-        author=None if row.author is None else Author(row.author, row.author_name),
-        seq=row.seq,
-        ts=row.ts,
-        parts=None if row.parts is None else tuple(row.parts),
-        metadata=row.metadata,
-        userMessageId=row.user_message,
-        stopReason=row.stop_reason,
-        error=None if row.error is None else Fault(**row.error),
-    )
