@@ -22,7 +22,8 @@ LATER_MESSAGE = f"SELECT 1 FROM messages WHERE n > ? + {SCANNED_MESSAGES} LIMIT 
 FILES_OF_AUTHOR = f"""
     SELECT json_group_array({FILE_JSON}) FROM (
         SELECT * FROM files f
-        WHERE session IN (SELECT session FROM grants WHERE principal = :principal AND role = 'owner') OR EXISTS (SELECT 1 FROM messages m WHERE m.session = f.session AND author = :principal
+        WHERE session IN (SELECT session FROM grants WHERE principal = :principal AND role = 'owner')
+        OR EXISTS (SELECT 1 FROM messages m WHERE m.session = f.session AND author = :principal
             AND (instr(content, f.id) OR instr(parts, f.id) OR instr(metadata, f.id)))
         ORDER BY session, created, id)"""
 
