@@ -26,9 +26,16 @@ def listen(host: str, port: int, remedy: str) -> list[socket.socket]:
             raise OSError(error.errno, _describe_bind_error(address, port, error, remedy)) from None
         port = sock.getsockname()[1]  # for port 0 the system chooses a port; the second socket needs the same one
         sockets.append(sock)
-    # A child process that outlives the hub must not hold the port: new clients would connect, and wait forever.
-    call_in_children(lambda: replace_with_null(find_descriptors(port)))
+    close_in_children(port)
     return sockets
+
+
+def close_in_children(port: int) -> None:
+    """Close the sockets of a port in each child that is forked from now on.
+
+    A child that outlives the hub must not hold the port: new clients would connect, and wait forever.
+    """
+    call_in_children(lambda: replace_with_null(find_descriptors(port)))
 
 
 def _open_socket(host: str, port: int) -> socket.socket:

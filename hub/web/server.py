@@ -24,6 +24,7 @@ from hub.web.ending import ExitGuard
 from hub.web.listening import listen
 from hub.web.loop import make_loop
 from hub.web.metrics_server import serve_metrics
+from hub.web.systemd import replace_address, take_sockets, tell_systemd
 from hub.web.websocket import close_all_sockets
 
 log = structlog.get_logger()
@@ -44,7 +45,8 @@ def run_hub(loaded_settings: LoadedSettings, announce: Callable[[str], None]) ->
     *announce* is called with each line of the banner. Raises ConfigError, LogUnusable or OSError, each with one line
     for the operator.
     """
-    settings = loaded_settings.settings
+    sockets = take_sockets()
+    settings = replace_address(loaded_settings.settings, sockets)
     check_bind(settings)
     certificate = open_certificate(settings)
     drain_output = make_output_nonblocking()
@@ -53,21 +55,25 @@ def run_hub(loaded_settings: LoadedSettings, announce: Callable[[str], None]) ->
         hint = "they come from a service of Kubernetes; the hub takes no setting from them"
         log.info("variables ignored", variables=", ".join(loaded_settings.service_variables), hint=hint)
     with asyncio.Runner(loop_factory=lambda: make_loop(settings.limits.agent_threads)) as loop_runner:
-        loop_runner.run(_serve(settings, certificate, announce, drain_output))
+        loop_runner.run(_serve(settings, certificate, sockets, announce, drain_output))
     return 0
 
 
 async def _serve(
     settings: Settings,
     certificate: Certificate | None,
+    sockets: list[socket.socket],
     announce: Callable[[str], None],
     drain_output: Callable[[], None],
 ) -> None:
-    """Run the hub from its start to the end of its shutdown; see _stop() for the order of the shutdown."""
+    """Run the hub from its start to the end of its shutdown; see _stop() for the order of the shutdown.
+
+    *sockets* are those of systemd. Without them, the hub listens itself.
+    """
     hub = open_hub(settings)
     exit_guard = ExitGuard(limits=settings.limits, drain_output=drain_output)
     exit_guard.install_handlers()
-    sockets = listen(settings.host, settings.port, "choose another --port, and another --data")
+    sockets = sockets or listen(settings.host, settings.port, "choose another --port, and another --data")
     hub.base_url = make_base_url(settings, sockets[0].getsockname()[1])
     async with serve_metrics(hub) as metrics_port, watch_certificate(certificate):
         runner = await _set_up_server(hub)
@@ -75,7 +81,9 @@ async def _serve(
             servers = await _accept_connections(hub, runner, sockets, certificate)
             _tune_garbage_collector()
             await announce_hub(hub, sockets[0].getsockname()[1], announce, metrics_port)
+            tell_systemd("READY=1")
             await exit_guard.stop.wait()
+            tell_systemd("STOPPING=1")
             announce("Stopping; a second Ctrl-C does not wait for running answers.")
             await _stop(hub, servers, exit_guard.hurry)
             announce("Stopped.")
