@@ -1,8 +1,12 @@
 """UTC days and times: usage is counted by day, and the quotas of a day renew at its end. Times are in ms since 1970."""
 
 from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
 
 DAY_MS = 24 * 3600 * 1000
+Day = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$(?!\n)", description="As in 2026-11-30.")]
 
 
 def to_day(time: int) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import attrs
 import click
 
+from hub.cli.calling import data_option, log_option
 from hub.cli.failures import load_settings_or_exit
 from hub.cli.offline import call_offline
-from hub.cli.operator import data_option, log_option
 from hub.cli.text import to_printable
 from hub.limits import MiB
 

@@ -27,6 +27,7 @@ from hub.unix_sockets import open_address
 ANSWER_SECONDS = 60.0
 # No socket, one that a killed hub has left, or a path that is too long for a socket.
 NOBODY_LISTENS = (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED, errno.ENAMETOOLONG)
+LONG_COMMANDS = ("erase_principal",)  # those that may take longer than ANSWER_SECONDS
 FIRST_COMMANDS = ("create_key", "invite_person")  # those that make sense before the first start of the hub
 
 
@@ -40,6 +41,8 @@ def call_operator(settings: Settings, command: str, /, **fields: Any) -> Operato
         sock = _connect(settings.data / CONTROL_SOCKET)
         if sock is None:
             return asyncio.run(_run_offline(settings, command, fields))
+        if command in LONG_COMMANDS:
+            sock.settimeout(None)
         with closing(sock):
             return _post(sock, command, fields)
     except CommandFailed as error:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import click
 
+from hub.cli.calling import data_option, log_option
 from hub.cli.failures import exit_with, load_settings_or_exit
-from hub.cli.operator import data_option, log_option
 from hub.cli.remote import exit_after, run_and_exit, url_option
 from hub.cli.text import to_printable_json
 from hub.settings import Settings

@@ -19,6 +19,7 @@ from hub.cli.first_project import write_first_agents
 from hub.cli.model import fetch_model
 from hub.cli.offline import call_offline
 from hub.cli.operator import OPERATOR_GROUPS
+from hub.cli.oversight import OVERSIGHT_COMMANDS
 from hub.cli.remote import REMOTE_COMMANDS
 from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines
 from hub.cli.setting_options import SettingCommand, make_setting_options
@@ -105,7 +106,7 @@ def _add_config_option(command: click.Command) -> None:
 
 for command in (
     *(print_settings, write_first_agents, fetch_model),
-    *(*REMOTE_COMMANDS, *EXPORT_COMMANDS, *OPERATOR_GROUPS, *BACKUP_COMMANDS),
+    *(*REMOTE_COMMANDS, *EXPORT_COMMANDS, *OPERATOR_GROUPS, *OVERSIGHT_COMMANDS, *BACKUP_COMMANDS),
 ):
     cli.add_command(command)
 _add_config_option(cli)

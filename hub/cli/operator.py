@@ -1,42 +1,22 @@
 """The commands of the operator: `hubbub key`, `hubbub invite` and `hubbub principal`."""
 
 import re
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import click
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from hub.access.doors import ANY_ADDRESS
 from hub.access.records import TenantRole
 from hub.access.secrets import parse_token
+from hub.cli.calling import call_command, folder_options, format_time, print_note, print_table
 from hub.cli.failures import load_settings_or_exit
 from hub.cli.text import to_printable
 from hub.ids import describe_bad_id, is_id
-from hub.settings import Settings
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 ROLES = click.Choice(get_args(TenantRole))
 HOURS = {"h": 1, "d": 24}
-SIGN_IN_OFF = "sign-in is off, so the hub asks nobody for this: set sign_in = true in hubbub.toml, and restart the hub"
 
-
-def _folder_options(function: F) -> F:
-    """Add the options that name the hub."""
-    return data_option(log_option(function))
-
-
-data_option = click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DIR", help="The data folder of the hub (data)."
-)
-log_option = click.option("--log", metavar="URL", help="The log, as sqlite:///PATH (hub.db in the data folder).")
 role_option = click.option("--role", type=ROLES, help="The role of a new principal (member).")
 tenant_option = click.option("--tenant", metavar="NAME", help="The tenant of a new principal (default).")
 
@@ -58,21 +38,6 @@ def _split_ids(context: click.Context, parameter: click.Parameter, value: str | 
     return ids or None
 
 
-def _call(settings: Settings, command: str, /, **fields: Any) -> Any:
-    """Return the result of a command. Credentials that the hub does not ask for get a line."""
-    from hub.cli.control import call_operator  # here, so that --help does not load the hub
-
-    answer = call_operator(settings, command, **fields)
-    if command in ("create_key", "invite_person") and not answer.isSignInOn:
-        _note(SIGN_IN_OFF)
-    return answer.result
-
-
-def _note(text: str) -> None:
-    """Write a line for people: standard output has only the result."""
-    click.echo(to_printable(text), err=True)
-
-
 @click.group("key")
 def key_commands() -> None:
     """Make, list and revoke keys, with which programs sign in."""
@@ -84,7 +49,7 @@ def key_commands() -> None:
 @click.option("--agents", callback=_split_ids, metavar="A,B", help="The only agents that the key may use (all).")
 @click.option("--expires", callback=_parse_days, metavar="TIME", help="How long the key is valid: 90d, 12h (for ever).")
 @tenant_option
-@_folder_options
+@folder_options
 def _create_key(
     name: str, role: str | None, agents: list[str] | None, expires: float | None, tenant: str | None, **flags: Any
 ) -> None:
@@ -93,44 +58,44 @@ def _create_key(
     If nobody has the name, a program with this name is made.
     """
     settings = load_settings_or_exit(flags)
-    result = _call(settings, "create_key", name=name, role=role, agents=agents, days=expires, tenant=tenant)
+    result = call_command(settings, "create_key", name=name, role=role, agents=agents, days=expires, tenant=tenant)
     click.echo(result["key"])
-    _note(f"the key is not shown again; to end it: hubbub key revoke {result['keyId']}")
+    print_note(f"the key is not shown again; to end it: hubbub key revoke {result['keyId']}")
 
 
 @key_commands.command("list")
 @click.argument("name", required=False)
 @click.option("--all", "with_all", is_flag=True, help="List browsers, links, and users of proxies and issuers too.")
-@_folder_options
+@folder_options
 def _list_keys(name: str | None, with_all: bool, **flags: Any) -> None:
     """List the keys of NAME, or of all, with the time of their last use."""
     settings = load_settings_or_exit(flags)
-    credentials = _call(settings, "list_credentials", name=name)
-    names = {record["id"]: record["name"] for record in _call(settings, "list_principals")}
+    credentials = call_command(settings, "list_credentials", name=name)
+    names = {record["id"]: record["name"] for record in call_command(settings, "list_principals")}
     rows = [
         (
             credential["id"],
             names.get(credential["principal"], credential["principal"]),
             credential["kind"],
             "all" if credential["agents"] is None else ", ".join(credential["agents"]),
-            _format_time(credential["expires"], "never"),
-            _format_time(credential["used"], "-"),
+            format_time(credential["expires"], "never"),
+            format_time(credential["used"], "-"),
             _describe_state(credential),
         )
         for credential in credentials
         if with_all or credential["kind"] == "key"
     ]
-    _print_table(("id", "principal", "kind", "agents", "expires", "last use", "state"), rows, "no keys yet")
+    print_table(("id", "principal", "kind", "agents", "expires", "last use", "state"), rows, "no keys yet")
 
 
 @key_commands.command("revoke")
 @click.argument("key_id", metavar="ID")
-@_folder_options
+@folder_options
 def _revoke_key(key_id: str, **flags: Any) -> None:
     """End the key with this ID, also on open connections. Browsers and links have an id too."""
     token = parse_token(key_id)
     settings = load_settings_or_exit(flags)
-    result = _call(settings, "revoke_credential", credentialId=token.id if token is not None else key_id)
+    result = call_command(settings, "revoke_credential", credentialId=token.id if token is not None else key_id)
     click.echo(to_printable(f"{result['id']} is revoked"))
 
 
@@ -138,17 +103,17 @@ def _revoke_key(key_id: str, **flags: Any) -> None:
 @click.argument("name")
 @role_option
 @tenant_option
-@_folder_options
+@folder_options
 def invite(name: str, role: str | None, tenant: str | None, **flags: Any) -> None:
     """Print a link that signs the person NAME in, in one browser, once, within 7 days.
 
     If nobody has the name, a person with this name is made.
     """
     settings = load_settings_or_exit(flags)
-    link = _call(settings, "invite_person", name=name, role=role, tenant=tenant)
+    link = call_command(settings, "invite_person", name=name, role=role, tenant=tenant)
     click.echo(link)
     if settings.public_url is None and settings.host in ANY_ADDRESS:
-        _note("the link is for this machine: set public_url in hubbub.toml to the address that others use")
+        print_note("the link is for this machine: set public_url in hubbub.toml to the address that others use")
 
 
 @click.group("principal")
@@ -158,67 +123,53 @@ def principal_commands() -> None:
 
 @principal_commands.command("list")
 @click.option("--tenant", metavar="NAME", help="Only those of this tenant (all).")
-@_folder_options
+@folder_options
 def _list_principals(tenant: str | None, **flags: Any) -> None:
     """List the principals."""
-    records = _call(load_settings_or_exit(flags), "list_principals", tenant=tenant)
+    records = call_command(load_settings_or_exit(flags), "list_principals", tenant=tenant)
     fields = ("name", "id", "kind", "role", "tenant")
-    rows = [(*(record[field] for field in fields), _format_time(record["created"], "-")) for record in records]
-    _print_table(
-        (*fields, "created"), rows, "nobody yet: make a key with hubbub key create NAME, or hubbub invite NAME"
-    )
+    rows = [(*(record[field] for field in fields), format_time(record["created"], "-")) for record in records]
+    print_table((*fields, "created"), rows, "nobody yet: make a key with hubbub key create NAME, or hubbub invite NAME")
 
 
 @principal_commands.command("set")
 @click.argument("name")
 @click.option("--role", type=ROLES, help="The new role.")
 @click.option("--name", "new_name", metavar="NAME", help="The new name.")
-@_folder_options
+@folder_options
 def _change_principal(name: str, role: str | None, new_name: str | None, **flags: Any) -> None:
     """Change the role or the name of the principal NAME, a name or an id. Open connections have the role at once."""
     if role is None and new_name is None:
         raise click.UsageError("say what to change: --role or --name")
-    result = _call(load_settings_or_exit(flags), "change_principal", name=name, role=role, newName=new_name)
+    result = call_command(load_settings_or_exit(flags), "change_principal", name=name, role=role, newName=new_name)
     click.echo(to_printable(f"{result['name']} has the role {result['role']}"))
 
 
 @principal_commands.command("remove")
 @click.argument("name")
-@_folder_options
+@folder_options
 def _remove_principal(name: str, **flags: Any) -> None:
     """Delete the principal NAME, a name or an id, with its keys and its roles in sessions. Its messages stay."""
-    result = _call(load_settings_or_exit(flags), "remove_principal", name=name)
+    result = call_command(load_settings_or_exit(flags), "remove_principal", name=name)
     click.echo(to_printable(f"{result['name']} ({result['id']}) is removed"))
 
 
 @principal_commands.command("adopt")
 @click.argument("name")
-@_folder_options
+@folder_options
 def _adopt_sessions(name: str, **flags: Any) -> None:
     """Make the principal NAME, a name or an id, the owner of all sessions of its tenant that have none.
 
     These are the sessions from before sign-in was set up.
     """
-    count = _call(load_settings_or_exit(flags), "adopt_sessions", name=name)
+    count = call_command(load_settings_or_exit(flags), "adopt_sessions", name=name)
     click.echo(to_printable(f"{name} is now the owner of {count} more session{'' if count == 1 else 's'}"))
 
 
 OPERATOR_GROUPS = (key_commands, invite, principal_commands)
 
 
-def _format_time(ms: int, zero: str) -> str:
-    return datetime.fromtimestamp(ms / 1000).isoformat(" ", "minutes") if ms else zero
-
-
 def _describe_state(credential: dict[str, Any]) -> str:
     if credential["revoked"]:
         return "used" if credential["kind"] == "invite" and credential["used"] else "revoked"
     return "expired" if 0 < credential["expires"] <= time.time() * 1000 else "valid"
-
-
-def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> None:
-    """Print the rows, or the line *empty*. The first two columns, ids and names, are wrapped last."""
-    table = Table(*(Column(heading, no_wrap=number < 2, overflow="fold") for number, heading in enumerate(headings)))
-    for row in rows:
-        table.add_row(*(Text(to_printable(cell)) for cell in row))
-    Console(file=sys.stdout).print(table if table.row_count else empty)

@@ -10,13 +10,11 @@ from hub.access.records import PrincipalRecord
 from hub.commands.enforcing import recheck_session, refresh_clients
 from hub.commands.guard import find_grants
 from hub.commands.hub import Hub
-from hub.commands.principals import find_principal
+from hub.commands.principals import ID_PREFIX, find_principal
 from hub.commands.space import list_owned_keys
 from hub.errors import HubError, SessionDeleted, UnknownPrincipal
 from hub.ids import DEFAULT_TENANT, Key
 from hub.node import deleting, erasing
-
-ID_PREFIX = "p_"  # of the ids of principals
 
 
 @attrs.frozen(kw_only=True)

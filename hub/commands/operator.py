@@ -4,7 +4,7 @@ They come over the control socket of a running hub, or from the command line whe
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import attrs
 import msgspec
@@ -14,12 +14,15 @@ from hub.access.records import TenantRole
 from hub.commands import table as commands
 from hub.commands.export_json import present_credential, present_message_page, present_principal_data
 from hub.commands.hub import Hub
+from hub.days import Day
 from hub.errors import UnknownType
 from hub.ids import DEFAULT_TENANT, quote
+from hub.limits import CountOrZero
 from hub.messages import Id
 from hub.protocols.reading import convert
 
 CONTROL_SOCKET = "control.sock"  # in the data folder of a running hub
+MAX_AUDIT_ENTRIES = 100_000  # in one answer
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=36_500)]
@@ -80,6 +83,30 @@ class _PrincipalChange(_Arguments):
     new_name: Name | None = None
 
 
+class _UsageFilter(_Arguments):
+    example: ClassVar[str] = '{"since":"2026-11-01"}'
+    since: Day | None = None
+    until: Day | None = None
+    subject_id: str | None = None
+
+
+class _QuotaSubject(_Arguments):
+    example: ClassVar[str] = '{"subject":"ann"}'
+    subject: str
+
+
+class _QuotaChange(_QuotaSubject):
+    example: ClassVar[str] = '{"subject":"ann","changes":{"messages":100}}'
+    changes: dict[Literal["runs", "messages", "tokens", "stored_bytes"], CountOrZero | None]
+
+
+class _AuditFilter(_Arguments):
+    example: ClassVar[str] = '{"limit":100}'
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_AUDIT_ENTRIES)] = 100
+    subject_id: str | None = None
+    target: str | None = None
+
+
 @attrs.frozen
 class OperatorCommand:
     """One row: the use case, and the class of its arguments. *present* turns the result into plain JSON values."""
@@ -110,6 +137,11 @@ OPERATOR_COMMANDS: dict[str, OperatorCommand] = {
     "change_principal": OperatorCommand(commands.change_principal, _PrincipalChange),
     "remove_principal": OperatorCommand(commands.remove_principal, _PrincipalName),
     "adopt_sessions": OperatorCommand(commands.adopt_sessions, _PrincipalName),
+    "read_usage": OperatorCommand(commands.read_usage, _UsageFilter),
+    "read_quota": OperatorCommand(commands.read_quota, _QuotaSubject),
+    "set_quota": OperatorCommand(commands.set_quota, _QuotaChange),
+    "read_audit": OperatorCommand(commands.read_audit, _AuditFilter),
+    "erase_principal": OperatorCommand(commands.erase_principal, _PrincipalName),
     "export_principal": OperatorCommand(commands.export_principal, _PrincipalName, present_principal_data),
     "export_messages": OperatorCommand(commands.export_messages, _MessagePosition, present_message_page),
 }

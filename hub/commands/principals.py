@@ -19,6 +19,7 @@ from hub.ids import DEFAULT_TENANT, Key, describe_bad_id, id_of, is_id, key_pref
 from hub.storage.log import EVERYONE
 from hub.storage.records import SessionQuery
 
+ID_PREFIX = "p_"  # of the ids of principals
 LINK_MS = 7 * DAY_MS  # how long the link for a person is valid
 
 

@@ -10,7 +10,7 @@ from hub.access.principal import Principal
 from hub.access.quotas import Spending
 from hub.access.records import AuditEntry, Quota, UsageRecord
 from hub.commands.hub import Hub
-from hub.commands.principals import find_principal
+from hub.commands.principals import ID_PREFIX, find_principal
 from hub.commands.space import list_owned_keys
 from hub.days import DAY_MS, to_day
 from hub.errors import Denied, UnknownPrincipal
@@ -42,6 +42,7 @@ async def read_usage(
         if subject_id not in (None, principal.id):
             raise Denied(describe_refusal(principal, "administer", None))
         subject_id = principal.id
+    subject_id = await _find_id(hub, principal, subject_id)
     tenant = None if principal.is_operator else principal.tenant
     return await hub.node.log.access.list_usage(tenant, since, until, subject_id)
 
@@ -80,6 +81,7 @@ async def read_audit(
     id. Raises StorageUnavailable.
     """
     await hub.audit.save()
+    subject_id = await _find_id(hub, principal, subject_id)
     tenant = None if principal.is_operator else principal.tenant
     if target is not None and is_id(target):
         entries = await hub.node.log.access.list_audit(tenant, limit, subject_id, hub.make_key(principal, target))
@@ -88,7 +90,15 @@ async def read_audit(
     return await hub.node.log.access.list_audit(tenant, limit, subject_id, target)
 
 
+async def _find_id(hub: Hub, principal: Principal, subject: str | None) -> str | None:
+    """Return the id of a principal, which the operator may also name by its name. An erased one has only its id."""
+    if subject is None or not principal.is_operator or subject.startswith(ID_PREFIX):
+        return subject
+    return (await find_principal(hub, principal, subject)).id
+
+
 async def _read_state(hub: Hub, subject: str, tenant: str) -> QuotaState:
+    await hub.node.open_files()
     account, keys = await hub.quotas.load(subject, tenant), await list_owned_keys(hub, subject)
     stored_bytes = hub.node.files.quota.sum_bytes(
         keys.__contains__ if subject != tenant else lambda key: tenant_of(key) == tenant

@@ -316,10 +316,6 @@ class AccessStore(ABC):
         """
 
     @abstractmethod
-    async def sum_stored_bytes(self, owner: str) -> int:
-        """Return the size of all files in the sessions in which a principal has the grant `owner`."""
-
-    @abstractmethod
     async def add_audit(self, entries: Sequence[AuditEntry], max_entries: int) -> None:
         """Add entries in one commit, then delete the oldest entries until *max_entries* are left."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
-from support.logs import LOGS, OpenedLog, Opener, chunk, file, open_logs
+from support.logs import LOGS, OpenedLog, Opener, chunk, open_logs
 
 from hub.access.records import (
     AuditEntry,
@@ -292,13 +292,14 @@ async def test_usage_is_listed_by_day_tenant_and_principal(hub: OpenedLog) -> No
     assert list(await list_usage("acme", "2026-11-30", "2026-11-30", "p_ann")) == []
 
 
-async def test_the_files_of_ones_own_sessions_are_summed(hub: OpenedLog) -> None:
-    """Not those of sessions in which one is only a member."""
-    for n, (key, size) in enumerate([(S, 5), (S, 7), (T, 11)]):
-        await hub.log.files.add(file(f"f_{n}", key, size=size))
-    access = hub.log.access
-    await access.save(Grant(S, "p_ann", "owner"), Grant(T, "p_ann", "member"), Grant(T, "p_bot", "owner"))
-    assert [await access.sum_stored_bytes(id) for id in ("p_ann", "p_bot", "p_eve")] == [12, 11, 0]
+async def test_usage_outside_sessions_is_added_to_the_same_rows(hub: OpenedLog) -> None:
+    """Nothing is added with an empty list."""
+    row = used("2026-11-30", messages=1, input_tokens=2, output_tokens=3, estimated=4)
+    await hub.put(Append(S, [], usage=[row]))
+    await hub.log.access.add_usage([row, row])
+    await hub.log.access.add_usage([])
+    (total,) = await hub.log.access.list_usage(None, "2026-11-30", "2026-11-30")
+    assert total == used("2026-11-30", messages=3, input_tokens=6, output_tokens=9, estimated=12)
 
 
 def entry(ts: int, **fields: Any) -> AuditEntry:
@@ -343,3 +344,18 @@ async def test_the_audit_is_listed_by_tenant_principal_and_target(hub: OpenedLog
     assert list(await listed(None, 2, "p_ann")) == [entries[2], entries[4]]
     assert list(await listed("default", 9, target="s")) == [entries[0], entries[3], entries[4]]
     assert list(await listed(None, 9, "p_bot", "s")) == []
+
+
+async def test_an_erased_principal_leaves_only_its_id(hub: OpenedLog) -> None:
+    """In the audit and the usage. Those of others stay as they are; a second erasure changes nothing."""
+    access, row = hub.log.access, used("2026-11-30", principal="p_ann", messages=1)
+    bobs = entry(2, principal="p_bob", name="Bob")
+    await access.save(ANN, BOT, KEY, PROXY, Grant(S, "p_ann", "owner"), Quota(subject="p_ann", runs=1))
+    await access.add_audit([entry(1, principal="p_ann", name="Ann"), bobs], 10)
+    await access.add_usage([row])
+    for _ in range(2):
+        await access.erase_principal("p_ann")
+        assert list(await access.list_principals()) == [BOT] and list(await access.list_credentials()) == [PROXY]
+        assert await access.find_quota("p_ann") is None and await access.find_grants(S) == {}
+        assert list(await access.list_audit(None, 10)) == [entry(1, principal="p_ann", name=""), bobs]
+        assert list(await access.list_usage(None, "2026-11-30", "2026-11-30")) == [row]

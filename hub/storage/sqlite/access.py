@@ -43,10 +43,6 @@ AUDIT_ROWS = """
 FIND_GRANTS = """
     SELECT (SELECT json_group_object(principal, role) FROM grants WHERE session = sessions.id)
     FROM sessions WHERE id = ?"""
-# CROSS JOIN, so that SQLite reads the grants first.
-SUM_STORED_BYTES = """
-    SELECT CAST(coalesce(sum(size), 0) AS TEXT) FROM grants g CROSS JOIN files f ON f.session = g.session
-    WHERE g.principal = ? AND g.role = 'owner'"""
 
 
 @attrs.define(eq=False)
@@ -108,9 +104,6 @@ class SqliteAccess(AccessStore):
     ) -> Sequence[UsageRecord]:
         values = {"tenant": tenant, "since": since, "until": until, "principal": principal_id}
         return await self._list(UsageRecord, USAGE_ROWS, values)
-
-    async def sum_stored_bytes(self, owner: str) -> int:
-        return cast(int, await self.threads.query_json(SUM_STORED_BYTES, (owner,)))
 
     async def add_audit(self, entries: Sequence[AuditEntry], max_entries: int) -> None:
         await self.threads.submit(AuditAddition(entries, max_entries))

@@ -1,6 +1,6 @@
 """HTTP routes: the usage of principals, and their quotas."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import attrs
 import msgspec
@@ -9,6 +9,7 @@ from aiohttp import web
 from hub.access.records import UsageRecord
 from hub.commands import table as commands
 from hub.commands.usage import QuotaState
+from hub.days import Day
 from hub.errors import BadId, Denied, StorageUnavailable, Unauthenticated, UnknownPrincipal
 from hub.limits import CountOrZero
 from hub.messages import Id
@@ -16,8 +17,6 @@ from hub.protocols.reading import check_id
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, Route, json_fields, read_query
-
-Day = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$(?!\n)", description="As in 2026-11-30.")]
 
 
 class UsageQuery(msgspec.Struct, forbid_unknown_fields=True):

@@ -1,0 +1,57 @@
+"""What the commands of the operator share: their options, their calls, and how they print."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from hub.cli.text import to_printable
+from hub.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SIGN_IN_OFF = "sign-in is off, so the hub asks nobody for this: set sign_in = true in hubbub.toml, and restart the hub"
+
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), metavar="DIR", help="The data folder of the hub (data)."
+)
+log_option = click.option("--log", metavar="URL", help="The log, as sqlite:///PATH (hub.db in the data folder).")
+
+
+def folder_options(function: F) -> F:
+    """Add the options that name the hub."""
+    return data_option(log_option(function))
+
+
+def call_command(settings: Settings, command: str, /, **fields: Any) -> Any:
+    """Return the result of a command. Credentials that the hub does not ask for get a line."""
+    from hub.cli.control import call_operator  # here, so that --help does not load the hub
+
+    answer = call_operator(settings, command, **fields)
+    if command in ("create_key", "invite_person") and not answer.isSignInOn:
+        print_note(SIGN_IN_OFF)
+    return answer.result
+
+
+def print_note(text: str) -> None:
+    """Write a line for people: standard output has only the result."""
+    click.echo(to_printable(text), err=True)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> None:
+    """Print the rows, or the line *empty*. The first two columns, ids and names, are wrapped last."""
+    table = Table(*(Column(heading, no_wrap=number < 2, overflow="fold") for number, heading in enumerate(headings)))
+    for row in rows:
+        table.add_row(*(Text(to_printable(cell)) for cell in row))
+    Console(file=sys.stdout).print(table if table.row_count else empty)
+
+
+def format_time(ms: int, zero: str = "-") -> str:
+    """Return a time in the time zone of this machine, or *zero* for 0."""
+    return datetime.fromtimestamp(ms / 1000).isoformat(" ", "minutes") if ms else zero
