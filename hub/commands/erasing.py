@@ -67,7 +67,6 @@ async def _find_record(hub: Hub, principal: Principal, name: str) -> PrincipalRe
 
 async def _lock_out(hub: Hub, record: PrincipalRecord) -> None:
     """End the sign-ins of a principal, and let its commands that are under way write nothing more."""
-    await hub.quotas.close_account(record.id, record.tenant)
     hub.erased_ids.add(record.id)
     credentials, now = await hub.node.log.access.list_credentials(record.id), hub.node.seams.now()
     revocations = [attrs.evolve(credential, revoked=credential.revoked or now) for credential in credentials]

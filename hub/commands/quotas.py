@@ -13,7 +13,7 @@ import structlog
 from hub.access.quotas import ReachedQuota, Spending, find_reached_quota
 from hub.access.records import Quota, UsageRecord
 from hub.days import next_midnight, to_day
-from hub.errors import PrincipalQuotaExceeded, StorageUnavailable, Unauthenticated
+from hub.errors import PrincipalQuotaExceeded, StorageUnavailable
 from hub.seams import Seams
 from hub.storage.log import AccessStore
 
@@ -24,10 +24,7 @@ WAIT_MS = 1000  # how long a client should wait for the end of one of its runs
 
 @attrs.define(eq=False, kw_only=True)
 class Account:
-    """What a principal or a tenant uses: unfinished runs, and the messages and tokens of ended runs on *day*.
-
-    After *is_erased*, no run can begin.
-    """
+    """What a principal or a tenant uses: unfinished runs, and the messages and tokens of ended runs on *day*."""
 
     subject: str
     quota: Quota
@@ -35,7 +32,6 @@ class Account:
     messages: int = 0
     tokens: int = 0
     open_runs: int = 0
-    is_erased: bool = False
 
     def count(self, day: str) -> Spending:
         """Return what counts on *day*, which is today."""
@@ -89,12 +85,10 @@ class Quotas:
     _saves: set[asyncio.Task[None]] = attrs.Factory(set)
 
     async def reserve(self, tenant: str, principal_id: str) -> Place:
-        """Return a place for a new run. Raises PrincipalQuotaExceeded, Unauthenticated, StorageUnavailable."""
+        """Return a place for a new run. Raises PrincipalQuotaExceeded, StorageUnavailable."""
         accounts = await self._load_accounts(tenant, principal_id)
         # No await from the checks on: two chats at the same moment must not take the same place.
         now = self.seams.now()
-        if any(account.is_erased for account in accounts):
-            raise Unauthenticated()
         for account in accounts:
             reached_quota = find_reached_quota(account.quota, account.count(to_day(now)))
             if reached_quota is not None:
@@ -127,11 +121,6 @@ class Quotas:
         self._quota_version += 1
         if (account := self._accounts.get(quota.subject)) is not None:
             account.quota = quota
-
-    async def close_account(self, principal_id: str, tenant: str) -> None:
-        """Refuse all answers to a principal from now on. Raises StorageUnavailable."""
-        account = await self.load(principal_id, tenant)
-        account.is_erased = True
 
     def save(self, place: Place, usage: Sequence[UsageRecord]) -> None:
         """Save the usage of an answer outside a session, then close its place: in a task, so that no client waits.
@@ -166,7 +155,7 @@ class Quotas:
         self._accounts = {
             subject: account
             for subject, account in self._accounts.items()
-            if account.open_runs or account.is_erased or account.day >= self._day
+            if account.open_runs or account.day >= self._day
         }
         self._day = day
 

@@ -70,7 +70,7 @@ class Admission:
     async def reserve_place(self, author: Author) -> AsyncIterator[RunPlace | None]:
         """Reserve a place for a run in the quotas of its author, and give it back unless put() has used it.
 
-        Raises PrincipalQuotaExceeded, Unauthenticated, StorageUnavailable.
+        Raises PrincipalQuotaExceeded, StorageUnavailable.
         """
         quotas, tenant = self.host.quotas, tenant_of(self.channel.key)
         place = await quotas.reserve(tenant, author.id) if quotas is not None else None

@@ -37,7 +37,7 @@ class RunQuotas(Protocol):
     """The quotas on the runs of principals and tenants."""
 
     async def reserve(self, tenant: str, principal_id: str) -> RunPlace:
-        """Return a place for a new run. Raises PrincipalQuotaExceeded, Unauthenticated, StorageUnavailable."""
+        """Return a place for a new run. Raises PrincipalQuotaExceeded, StorageUnavailable."""
 
     async def occupy(self, tenant: str, principal_id: str) -> RunPlace:
         """Return a place for a run of an earlier process, whatever the quotas are. Raises StorageUnavailable."""
