@@ -38,6 +38,7 @@ def fetch_model(optional: bool) -> None:
     try:
         move_weights(settings.data / "models" / MODEL_FILE, target)
         fetch_engine()
+        check_engine()
         fetch_weights(target)
     except (FetchError, OSError) as error:
         line = f"The hub will run without the local model ({error}); to try again later: hubbub model"
@@ -59,6 +60,15 @@ def fetch_engine() -> None:
         raise FetchError(f"this account cannot write {folder}; its owner installs the engine with: {command}")
     click.echo("Installing the local model's engine (about 34 MB) ...")
     run_pip("install", requirement)
+
+
+def check_engine() -> None:
+    """Raise FetchError if the engine cannot be imported: its package does not have all libraries that it needs."""
+    process = subprocess.run([sys.executable, "-c", f"import {ENGINE_NAME}"], capture_output=True, text=True)
+    if process.returncode:
+        reason = (process.stderr.splitlines() or ["it ended"])[-1]
+        hint = "; on Debian and Ubuntu: apt-get install libgomp1" if "libgomp" in reason else ""
+        raise FetchError(f"its engine cannot be loaded: {reason}{hint}")
 
 
 def fetch_weights(target: Path) -> None:

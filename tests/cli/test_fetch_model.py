@@ -109,3 +109,17 @@ def test_the_owner_of_a_read_only_environment_installs_the_engine(
     monkeypatch.setattr("os.access", lambda path, mode: False)  # the account of the tests may be root
     result = CliRunner().invoke(cli, ["model"])
     assert result.exit_code == 1 and "-m pip install aiohttp==0); to try again" in result.output
+
+
+def test_an_engine_that_cannot_be_loaded_is_reported(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small system may lack a library of the engine. Then the weights are not fetched."""
+    name = "libgomp.so.1: cannot open shared object file"
+    (tmp_path / "engine_without_library.py").write_text(f"raise ImportError('{name}')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(model, "ENGINE_NAME", "engine_without_library")
+    monkeypatch.setattr(model, "fetch_engine", lambda: None)
+    result = CliRunner().invoke(cli, ["model"])
+    assert result.exit_code == 1 and f"ImportError: {name}; on Debian and Ubuntu: apt-get install" in result.output
+    assert "Fetching" not in result.output

@@ -62,6 +62,7 @@ BLOCK_KINDS = {
     ("text", "file="),
     ("sh", "project"),
     ("sh", "operator"),
+    ("sh", "server"),  # run by test_systemd_unit.py
     ("sh", "wheel"),  # run by test_bare_environment.py
     ("text", "banner"),  # run by test_operations.py, as is the next
     ("text", "nginx"),
