@@ -6,7 +6,7 @@ async with connect() as hub:
         ...
 """
 
-from hub.client.client import Client, connect
+from hub.client.client import Client
 from hub.client.failures import (
     Closed,
     ConnectionCut,
@@ -18,6 +18,7 @@ from hub.client.failures import (
     Unreachable,
 )
 from hub.client.frames import Unknown
+from hub.client.opening import connect
 from hub.client.session import Answer, Session
 
 __all__ = [

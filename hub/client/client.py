@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
@@ -11,45 +10,19 @@ from weakref import WeakSet
 
 import attrs
 
-from hub.client.addresses import DEFAULT_URL, websocket_url
 from hub.client.failures import ConnectionCut, Failure, Refusal, Unreachable, refusal_of
 from hub.client.feed import Feed
 from hub.client.link import Link, LinkLost, LinkState
 from hub.client.pages import PageReader
 from hub.client.reader import GroupReader, Reader
 from hub.client.session import Answer, Session, request_cancel
-from hub.client.tokens import ClientToken, TokenSource, choose_token
+from hub.client.tokens import TokenSource
 from hub.errors import UnknownSession
 from hub.messages import Accepted, Error, Event, Notice, Reset, Subscribed, Welcome
 from hub.messages.numbers import check_finite
-from hub.settings import URL_VARIABLE
 from hub.text import hide_passwords
 
 ReplyCallback = Callable[[Notice | Failure], None]
-
-
-def connect(
-    url: str | None = None,
-    *,
-    token: ClientToken | None = None,
-    patience: float | None = 10.0,
-    headers: Mapping[str, str] | None = None,
-) -> "Client":
-    """Return a client, to use as `async with connect() as hub`.
-
-    Without *url*, it uses the address in HUBBUB_URL, or a hub on this machine. *token* is a key of the hub or a JWT, or
-    a function that returns one, and that the client calls for each connection. The function may be async; a plain one
-    must not block. Without *token*, the client uses the key in HUBBUB_KEY. Raises the errors of choose_token().
-
-    Entering the context waits for the first connection. It raises Unreachable after *patience* seconds without a
-    connection (None: wait forever; 0: try once), and Closed if the hub refuses the client. After a later loss, the
-    client reconnects by itself.
-    """
-    url, headers = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL, dict(headers or {})
-    tokens = TokenSource(choose_token(url, headers, token))
-    if not url.startswith(("ws://", "wss://")):
-        url = websocket_url(url)
-    return Client(url=url, patience=patience, headers=headers, tokens=tokens)
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
