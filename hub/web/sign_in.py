@@ -68,6 +68,8 @@ async def _find_by_proxy(request: web.Request, visitor: Principal) -> Principal 
     names = request.headers.getall(header, []) if header is not None else []
     if not any(names) or not is_trusted_proxy(request.remote or "", hub.settings.trusted_proxies):
         return None
+    if "Origin" in request.headers and not _is_from_own_page(request):
+        return None  # a browser sends what the proxy asks for, such as a password, with requests of any page
     name, *more_names = names
     if more_names or not is_subject(name):  # of two headers, the proxy may have written only the second one
         raise Unauthenticated()

@@ -212,12 +212,15 @@ async def test_a_jwt_signs_in_the_same_principal_each_time(tmp_path: Path, http:
 
 
 async def test_a_trusted_proxy_names_the_user(tmp_path: Path, http: aiohttp.ClientSession) -> None:
-    """The header of any other peer does not count."""
+    """The header of any other peer does not count, nor that of a request by a page that is not the hub's own."""
     options = {"user_header": "X-User", "trusted_proxies": ("127.0.0.1",)}
     hub = await Hub(tmp_path, options=options).start()
     first, again = [(await call(hub, http, "GET", "/me", headers={"X-User": "ann"}))[1] for _ in range(2)]
     assert first == again and (first["name"], first["role"]) == ("ann", "member")
     assert (await call(hub, http, "GET", "/me"))[0] == 401
+    for origin, expected in ((hub.url, 201), ("http://localhost:1", 401)):
+        headers = {"X-User": "ann", "Origin": origin}
+        assert (await call(hub, http, "POST", "/sessions", json={}, headers=headers))[0] == expected
     await hub.stop()
     hub.options["trusted_proxies"] = ("192.0.2.1",)
     await hub.start()
