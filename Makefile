@@ -11,7 +11,7 @@ $(shell test -x $(BIN)/python || rm -rf .venv)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install model run wheel test package lint lint-js types torture-short torture coverage bench screenshots \
+.PHONY: help install model run surface wheel test package lint lint-js types torture-short torture coverage bench screenshots \
 	constraints clean
 
 help: ## list these targets
@@ -26,6 +26,9 @@ run: install ## install the hub and the agents' requirements, fetch the model if
 	@$(BIN)/python scripts/install_requirements.py
 	@$(BIN)/hubbub model --optional
 	@exec $(BIN)/hubbub serve
+
+surface: .venv/.test-$(KEY) ## write the public names of a release to tests/docs/surface.txt
+	@PYTHONPATH=tests $(BIN)/python -m support.surface
 
 wheel: $(BIN)/python ## build the wheel in dist/
 	@rm -rf build/lib build/bdist.* dist

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.documents import DOCS
 from support.wheel import Installation, build_wheel, fetch, find_account, list_sources, list_tree, lock_tree
 
 import hub
@@ -54,7 +55,7 @@ def test_the_wheel_has_each_file_of_the_packages_and_no_other(wheel: Path) -> No
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
     assert names == list_sources()
-    assert wheel.name == f"hubbub-{hub.__version__}-py3-none-any.whl"
+    assert wheel.name == f"hubbub-{hub.__version__}-py3-none-any.whl" and wheel.name in DOCS["start"].read_text()
     assert f"\nVersion: {hub.__version__}\n" in metadata and f"\nRequires-Dist: {ENGINE_NAME}==" in metadata
 
 

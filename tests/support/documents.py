@@ -11,7 +11,7 @@ DOCS = {
     name: ROOT / "docs" / f"{name}.md"
     for name in (
         *("start", "agents", "project", "clients", "clients-python", "console"),
-        *("operations", "api", "protocol", "architecture", "performance"),
+        *("operations", "api", "protocol", "stability", "architecture", "performance"),
     )
 }
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
