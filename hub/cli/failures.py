@@ -1,7 +1,8 @@
 """The errors of the command line: each is one line, and an exit code."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import click
@@ -28,6 +29,13 @@ def load_or_exit(flags: Mapping[str, Any]) -> LoadedSettings:
         return sources.load(flags, context.meta.get(CONFIG_KEY))
     except ConfigError as error:
         exit_with(error)
+
+
+def make_reloader(flags: Mapping[str, Any]) -> Callable[[], LoadedSettings]:
+    """Return a function that reads the settings of the running command again. It raises ConfigError."""
+    context = click.get_current_context()
+    sources: CommandSources = context.obj
+    return partial(sources.reload, flags, context.meta.get(CONFIG_KEY))
 
 
 def exit_with(error: Exception, code: int = 2) -> NoReturn:

@@ -14,7 +14,7 @@ from rich.text import Text
 from hub import __version__
 from hub.cli.backups import BACKUP_COMMANDS
 from hub.cli.exports import EXPORT_COMMANDS
-from hub.cli.failures import exit_with, load_or_exit, load_settings_or_exit
+from hub.cli.failures import exit_with, load_or_exit, load_settings_or_exit, make_reloader
 from hub.cli.first_project import write_first_agents
 from hub.cli.model import fetch_model
 from hub.cli.offline import call_offline
@@ -59,7 +59,7 @@ def serve(**flags: Any) -> None:
 
     announce = _log_banner_line if loaded_settings.settings.log_format == "json" else click.echo
     try:
-        code = run_hub(loaded_settings, announce)
+        code = run_hub(loaded_settings, make_reloader(flags), announce)
     except (ConfigError, LogUnusable, OSError) as error:
         exit_with(error)
     sys.exit(code)

@@ -61,6 +61,11 @@ async def reload_agent(hub: Hub, principal: Principal, agent_id: str) -> HostedA
     return _describe_agent(hub.node.agents.find(agent_id))
 
 
+async def reload_agents(hub: Hub, principal: Principal) -> None:
+    """Load new agents, reload changed ones, and remove those without a file."""
+    await upkeep.reload_changed_agents(hub.node)
+
+
 async def broadcast(hub: Hub, principal: Principal, agent_id: str, message: str) -> BroadcastReceipt:
     """Send a message to the group of an agent. The message is stored in a session for broadcasts.
 

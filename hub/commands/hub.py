@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 class Hub:
     """One process of the hub, the first argument of each use case. Callers of use cases use only its methods.
 
+    *first_settings* are those that open_hub() got; use_settings() changes *settings*.
     Call start(), drain(), finish() and close() in this order. drain() and finish() are optional. close_socket()
     closes the WebSocket of a client for an error; it returns False for a client without a WebSocket. *erased_ids* are
     the principals that were erased in this process.
     """
 
     settings: Settings
+    first_settings: Settings
     node: Node
     upkeep: Upkeep
     log_probe: LogProbe
@@ -83,6 +85,12 @@ class Hub:
     def has_running_code(self) -> bool:
         """True if the code of an agent runs. Code that ignores its cancellation runs on after the end of its run."""
         return any(agent.running_answers for agent in self.node.agents.all())
+
+    def use_settings(self, settings: Settings) -> None:
+        """Use other settings from now on. They differ only in those that hub.commands.reloading can change."""
+        self.settings = settings
+        self.directory.new_user_role = settings.new_user_role
+        self.node.use_settings(settings)
 
     async def start(self) -> None:
         """Open the log and the agents, and recover the runs of the previous process.
@@ -171,13 +179,14 @@ def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:
     """Return a hub that is not started. Raises LogUnusable if no driver supports the log's URL."""
     # Absolute, because an agent may change the current folder.
     agents, data, cache = (folder.absolute() for folder in (settings.agents, settings.data, settings.cache_folder))
-    settings = attrs.evolve(settings, agents=agents, data=data, cache=cache)
+    first_settings, settings = settings, attrs.evolve(settings, agents=agents, data=data, cache=cache)
     node = Node(settings=settings, seams=seams)
     directory = Directory(store=node.log.access, seams=seams, new_user_role=settings.new_user_role)
     tickets, clients = Tickets(now=seams.now, new_secret=seams.new_secret), OpenClients()
     audit = Audit(store=node.log.access, seams=seams, max_entries=settings.limits.audit_entries)
     hub = Hub(
         settings=settings,
+        first_settings=first_settings,
         node=node,
         upkeep=Upkeep(node),
         log_probe=LogProbe(node.log),

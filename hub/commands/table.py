@@ -24,6 +24,7 @@ from hub.commands import listen as _listen
 from hub.commands import members as _members
 from hub.commands import metrics as _metrics
 from hub.commands import principals as _principals
+from hub.commands import reloading as _reloading
 from hub.commands import rewrite as _rewrite
 from hub.commands import sessions as _sessions
 from hub.commands import sign_in as _sign_in
@@ -187,6 +188,8 @@ clear_sessions = UseCase(_sessions.clear_sessions, "join")
 
 reload_agent = UseCase(_agents.reload_agent, "administer", agent_scope)
 broadcast = UseCase(_agents.broadcast, "administer", agent_scope)
+change_settings = UseCase(_reloading.change_settings, "operate")
+reload_agents = UseCase(_agents.reload_agents, "operate")
 inspect_agents = UseCase(_agents.inspect_agents, "operate", while_draining=True)
 read_metrics = UseCase(_metrics.read_metrics, "operate", while_draining=True, audit="refusals")
 check_data = UseCase(_checking.check_data, "operate", while_draining=True)

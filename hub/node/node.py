@@ -73,13 +73,13 @@ class Node:
             cache=settings.cache_folder,
             on_change=lambda: self.slots.offer_all(),  # a lambda, because Slots needs *agents* and is created after it
         )
-        self.slots = Slots(self.agents, settings.limits.node_runs if settings.is_sign_in_on else None)
+        self.slots = Slots(self.agents, _find_max_answers(settings))
         self.log = open_log(settings.log_url, settings.limits, self.seams)
         self.files = Files(
             folder=settings.data / "files", store=self.log.files, limits=settings.limits, seams=self.seams
         )
         self.pages = PageCache(store=self.log.events, limits=settings.limits)
-        self.pace = Pace(1 / settings.frames_per_second if settings.frames_per_second else 0.0)
+        self.pace = Pace(_find_flush_seconds(settings))
         self.registry = Registry(
             limits=settings.limits,
             on_unsubscribe=lambda channel: self.unload_if_unused(channel.key),
@@ -90,6 +90,15 @@ class Node:
         self.presence = PresenceNotifier(self.fanout, settings.limits)
         access = self.log.access if settings.is_sign_in_on else None
         self.loader = SessionLoader(host=self, store=self.log.sessions, access=access)
+
+    def use_settings(self, settings: Settings) -> None:
+        """Use other settings from now on: see hub.commands.reloading."""
+        self.settings, limits = settings, settings.limits
+        self.registry.limits = self.presence.limits = self.pages.limits = limits
+        self.files.limits = self.files.quota.limits = limits
+        self.pace.seconds = _find_flush_seconds(settings)
+        self.slots.max_answers = _find_max_answers(settings)
+        self.slots.offer_all()
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
@@ -195,3 +204,13 @@ class Node:
     def _on_members_change(self, channel: Channel) -> None:
         if not self.is_draining:  # in a shutdown all members leave
             self.presence.schedule_notice(channel)
+
+
+def _find_max_answers(settings: Settings) -> int | None:
+    """Return the limit for answers to clients at once. Without sign-in there is none."""
+    return settings.limits.node_runs if settings.is_sign_in_on else None
+
+
+def _find_flush_seconds(settings: Settings) -> float:
+    """Return the shortest time between two flushes of a session."""
+    return 1 / settings.frames_per_second if settings.frames_per_second else 0.0

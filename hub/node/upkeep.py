@@ -116,8 +116,7 @@ class Upkeep:
         await expire_events(self.node, int(self.node.seams.now() - settings.retention_days * DAY_MS))
 
     async def _reload(self) -> None:
-        for agent_id in await self.node.agents.reload_changed_agents():
-            log_reload(self.node, agent_id)
+        await reload_changed_agents(self.node)
 
 
 async def expire_events(node: Node, before: int) -> None:
@@ -133,6 +132,12 @@ async def expire_events(node: Node, before: int) -> None:
         # If it is the old session, the catch-up of its subscriptions finds the new floor.
         if session is not None and session is sessions.get(key):
             session.channel.floor = floor
+
+
+async def reload_changed_agents(node: Node) -> None:
+    """Load new agents, reload changed ones, and drop those without a file. Log each of them."""
+    for agent_id in await node.agents.reload_changed_agents():
+        log_reload(node, agent_id)
 
 
 async def reload_agent_file(node: Node, agent_id: str) -> None:

@@ -67,6 +67,12 @@ class Acceptor:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    def use_settings(self, settings: Settings) -> None:
+        """Use other limits, trusted proxies and another access log for the connections that come from now on."""
+        self.header_seconds, self.access_log = settings.limits.header_seconds, settings.access_log
+        if self.caps is not None:
+            self.caps.limits, self.caps.trusted_proxies = settings.limits, settings.trusted_proxies
+
     # --- accept -----------------------------------------------------------------------------------------------------
 
     def _resume(self, sock: socket.socket) -> None:

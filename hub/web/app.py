@@ -187,7 +187,7 @@ async def complete_cors_headers(request: web.Request, response: web.StreamRespon
 def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
     """Return the application of a hub. The caller starts and stops the hub. Raises ConfigError for wrong `jwt_*`."""
     protocol_names()  # import the protocols of other packages now, not while the first client waits
-    app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub.settings)])
+    app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub)])
     app[HUB_KEY] = hub
     app[SOCKETS_KEY] = {}
     hub.close_socket = partial(close_socket, app)

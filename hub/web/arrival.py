@@ -7,6 +7,7 @@ from aiohttp import web
 
 from hub.access.doors import is_host_allowed, is_origin_allowed
 from hub.access.proxies import find_client, find_proxy_header
+from hub.commands.hub import Hub
 from hub.errors import Refused
 from hub.observe.rare_log import RareLog
 from hub.settings import Settings
@@ -23,9 +24,13 @@ CLIENT_HOST_KEY = web.RequestKey("client_host", str)
 class Arrival:
     """The checks of a hub before it knows the principal of a request. Anyone can fail them, so they log rarely."""
 
-    settings: Settings
+    hub: Hub
     _proxy_log: RareLog = attrs.field(factory=lambda: RareLog(60.0), init=False)
     _header_log: RareLog = attrs.field(factory=lambda: RareLog(1.0), init=False)
+
+    @property
+    def settings(self) -> Settings:
+        return self.hub.settings
 
     def check(self, request: web.Request) -> None:
         """Raise Refused if the request may not come in. Else set the CLIENT_*_KEYs of the request."""

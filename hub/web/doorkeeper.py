@@ -6,8 +6,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from hub.access.principal import LOCAL, Principal
+from hub.commands.hub import Hub
 from hub.errors import Unauthenticated
-from hub.settings import Settings
 from hub.web.arrival import Arrival
 from hub.web.sign_in import BAD_CREDENTIAL_KEY, identify
 
@@ -26,7 +26,7 @@ def refuse_bad_credential(request: web.Request) -> None:
         raise Unauthenticated()
 
 
-def make_doorkeeper(settings: Settings) -> Middleware:
+def make_doorkeeper(hub: Hub) -> Middleware:
     """Return a middleware that finds the principal, and refuses unknown Hosts and Origins before any upgrade.
 
     Any web page can open a WebSocket to localhost, so the Origin must be the hub's own, have a loopback name, or be in
@@ -34,12 +34,12 @@ def make_doorkeeper(settings: Settings) -> Middleware:
     program sends no Origin, and is allowed. A page that was opened from disk has the Origin `null`.
     """
 
-    arrival = Arrival(settings)
+    arrival = Arrival(hub)
 
     @web.middleware
     def check(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         arrival.check(request)
-        if settings.is_sign_in_on:
+        if hub.is_sign_in_on:
             return _sign_in(request, handler)
         return handler(request)  # returned, not awaited: saves one Python frame for the lifetime of a WebSocket
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Literal
@@ -25,12 +26,16 @@ class ExitGuard:
     The first signal sets *stop*, and the process ends within `drain_seconds`. The second signal sets *hurry*, and the
     process ends within `grace_seconds`. The third signal ends the process at once. After finish() the process ends
     within a second, or at the next signal. *drain_output* writes the buffered output before the process ends.
+
+    SIGHUP is one of these signals if the process has a terminal: the terminal was closed. Without a terminal, it sets
+    *reload*.
     """
 
     limits: Limits
     drain_output: Callable[[], None]
     stop: asyncio.Event = attrs.Factory(asyncio.Event)
     hurry: asyncio.Event = attrs.Factory(asyncio.Event)
+    reload: asyncio.Event = attrs.Factory(asyncio.Event)
     _reports: "queue.SimpleQueue[Literal['signal', 'done']]" = attrs.Factory(queue.SimpleQueue)
 
     def install_handlers(self) -> None:
@@ -49,9 +54,14 @@ class ExitGuard:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(set_events)
 
-        # SIGHUP: the terminal was closed. Windows has no SIGHUP.
-        for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        def handle_hangup(number: int, frame: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self.reload.set)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, handle)
+        if sys.platform != "win32":
+            signal.signal(signal.SIGHUP, handle if _ends_with_terminal() else handle_hangup)
         threading.Thread(target=self._watch, name="hub-ending", daemon=True).start()
 
     def finish(self) -> None:
@@ -86,3 +96,17 @@ class ExitGuard:
                 child.terminate()
         self.drain_output()
         os._exit(code)
+
+
+def _ends_with_terminal() -> bool:
+    """Return whether SIGHUP would come from a terminal that was closed.
+
+    Without a terminal, as under systemd, or after nohup, an operator sends it.
+    """
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup
+        return False
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

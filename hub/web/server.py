@@ -24,6 +24,7 @@ from hub.web.ending import ExitGuard
 from hub.web.listening import listen
 from hub.web.loop import make_loop
 from hub.web.metrics_server import serve_metrics
+from hub.web.reloading import Reloader
 from hub.web.systemd import replace_address, take_sockets, tell_systemd
 from hub.web.websocket import close_all_sockets
 
@@ -39,50 +40,70 @@ class Servers:
     control: ControlServer | None
 
 
-def run_hub(loaded_settings: LoadedSettings, announce: Callable[[str], None]) -> int:
-    """Run a hub until SIGINT, SIGTERM or SIGHUP, and return the exit code.
+@attrs.frozen(kw_only=True)
+class _Process:
+    """What a process needs to run a hub.
 
-    *announce* is called with each line of the banner. Raises ConfigError, LogUnusable or OSError, each with one line
-    for the operator.
+    *sockets* are those of systemd; without them, the hub listens itself. *announce* is called with each line of the
+    banner. *load_settings* reads the settings again: it raises ConfigError.
+    """
+
+    settings: Settings
+    certificate: Certificate | None
+    sockets: list[socket.socket]
+    load_settings: Callable[[], Settings]
+    announce: Callable[[str], None]
+    drain_output: Callable[[], None]
+
+
+def run_hub(
+    loaded_settings: LoadedSettings, load_again: Callable[[], LoadedSettings], announce: Callable[[str], None]
+) -> int:
+    """Run a hub until SIGINT or SIGTERM, and return the exit code.
+
+    SIGHUP ends it if it has a terminal; else SIGHUP changes its settings to those that *load_again* returns. *announce*
+    is called with each line of the banner. Raises ConfigError, LogUnusable or OSError, each with one line for the
+    operator.
     """
     sockets = take_sockets()
     settings = replace_address(loaded_settings.settings, sockets)
     check_bind(settings)
-    certificate = open_certificate(settings)
-    drain_output = make_output_nonblocking()
+    process = _Process(
+        settings=settings,
+        certificate=open_certificate(settings),
+        sockets=sockets,
+        load_settings=lambda: replace_address(load_again().settings, sockets),
+        announce=announce,
+        drain_output=make_output_nonblocking(),
+    )
     log_to_stderr(settings.log_level, settings.log_format)
     if loaded_settings.service_variables:
         hint = "they come from a service of Kubernetes; the hub takes no setting from them"
         log.info("variables ignored", variables=", ".join(loaded_settings.service_variables), hint=hint)
     with asyncio.Runner(loop_factory=lambda: make_loop(settings.limits.agent_threads)) as loop_runner:
-        loop_runner.run(_serve(settings, certificate, sockets, announce, drain_output))
+        loop_runner.run(_serve(process))
     return 0
 
 
-async def _serve(
-    settings: Settings,
-    certificate: Certificate | None,
-    sockets: list[socket.socket],
-    announce: Callable[[str], None],
-    drain_output: Callable[[], None],
-) -> None:
-    """Run the hub from its start to the end of its shutdown; see _stop() for the order of the shutdown.
-
-    *sockets* are those of systemd. Without them, the hub listens itself.
-    """
+async def _serve(process: _Process) -> None:
+    """Run the hub from its start to the end of its shutdown; see _stop() for the order of the shutdown."""
+    settings, certificate, announce = process.settings, process.certificate, process.announce
     hub = open_hub(settings)
-    exit_guard = ExitGuard(limits=settings.limits, drain_output=drain_output)
+    exit_guard = ExitGuard(limits=settings.limits, drain_output=process.drain_output)
     exit_guard.install_handlers()
-    sockets = sockets or listen(settings.host, settings.port, "choose another --port, and another --data")
-    hub.base_url = make_base_url(settings, sockets[0].getsockname()[1])
+    sockets = process.sockets or listen(settings.host, settings.port, "choose another --port, and another --data")
+    port = sockets[0].getsockname()[1]
+    hub.base_url = make_base_url(settings, port)
     async with serve_metrics(hub) as metrics_port, watch_certificate(certificate):
         runner = await _set_up_server(hub)
         if await _start(hub, exit_guard.stop, runner, sockets):
             servers = await _accept_connections(hub, runner, sockets, certificate)
             _tune_garbage_collector()
-            await announce_hub(hub, sockets[0].getsockname()[1], announce, metrics_port)
+            await announce_hub(hub, port, announce, metrics_port)
             tell_systemd("READY=1")
-            await exit_guard.stop.wait()
+            reloader = Reloader(hub, servers.acceptor, process.load_settings, port)
+            async with reloader.reload_on(exit_guard.reload):
+                await exit_guard.stop.wait()
             tell_systemd("STOPPING=1")
             announce("Stopping; a second Ctrl-C does not wait for running answers.")
             await _stop(hub, servers, exit_guard.hurry)

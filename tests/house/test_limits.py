@@ -41,6 +41,13 @@ Test = TypeVar("Test", bound=Callable[..., Any])
 TESTED: set[str] = set()
 
 
+@pytest.fixture(params=[False, True], ids=["start", "reload"])
+def hub(request: pytest.FixtureRequest, hub: Hub) -> Hub:
+    """A hub that gets its limits at its start, or while it runs."""
+    hub.reloads_limits = request.param
+    return hub
+
+
 def obeys(*limits: str) -> Callable[[Test], Test]:
     """Record that a test checks these limits."""
     TESTED.update(limits)

@@ -140,15 +140,14 @@ async def test_a_shutdown_keeps_accepted_messages(
         assert (await again.until_type("accepted"))["status"] == "duplicate"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 async def test_a_shutdown_waits_for_a_short_answer_and_refuses_new_chats(
-    served: HubProcess, http: aiohttp.ClientSession, number: int
+    served: HubProcess, http: aiohttp.ClientSession
 ) -> None:
     """The client receives the complete answer, then 1012; a chat during the shutdown gets `draining`."""
     client = await connect(http, served, sessionId="s1")
     await client.send(type="chat", agentId="brief", sessionId="s1", message="1")
     await client.until_type("stream")
-    served.signal(number)
+    served.signal(signal.SIGTERM)
     await client.until_type("draining")
     await client.send(type="chat", agentId="echo", sessionId="s1", message="me too")
     assert (await client.until_type("error"))["code"] == "draining"
@@ -329,7 +328,7 @@ async def blocker(message: str):
     [
         (0.5, 900, [signal.SIGINT]),
         (1000, 0.5, [signal.SIGINT, signal.SIGTERM]),
-        (1000, 900, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]),
+        (1000, 900, [signal.SIGINT, signal.SIGTERM]),
     ],
 )
 async def test_an_agent_that_blocks_the_event_loop_does_not_block_the_shutdown(
@@ -346,6 +345,8 @@ async def test_an_agent_that_blocks_the_event_loop_does_not_block_the_shutdown(
             await eventually((tmp_path / "begun").exists)
             for number in numbers:
                 hub.signal(number)
+            if drain == 1000 and grace == 900:  # the system may merge a signal with an equal one that waits
+                await eventually(lambda: not hub.running or hub.signal(signal.SIGINT))
             assert await hub.wait_until_ended() == 1
             assert "could not end in order" in hub.log
     finally:

@@ -17,6 +17,7 @@ from hub.access.principal import OPERATOR
 from hub.access.records import TenantRole
 from hub.commands import hub as commands
 from hub.commands import table
+from hub.commands.reloading import FIXED_LIMITS
 from hub.ids import Key
 from hub.limits import Limits
 from hub.node import draining
@@ -122,6 +123,7 @@ class Hub:
     door: commands.Hub = attrs.field(init=False)
     port: int = 0
     clients: list[Client] = attrs.Factory(list)
+    reloads_limits: bool = False  # start with the default limits, and change them while the hub runs
     _runner: web.AppRunner | None = None
 
     def agent(self, name: str, code: str) -> None:
@@ -138,17 +140,23 @@ class Hub:
             agents=self.folder / "agents",
             data=self.folder / "data",
             cache=self.folder / "cache",
-            limits=self.limits,
+            limits=self._find_first_limits(),
             **self.options,
         )
         self.door = commands.open_hub(settings, self.seams)
         await self.door.start()
+        if self.reloads_limits:
+            await table.change_settings(self.door, OPERATOR, attrs.evolve(settings, limits=self.limits))
         self._runner = web.AppRunner(make_app(self.door), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self.port = site.port
         return self
+
+    def _find_first_limits(self) -> Limits:
+        fixed_limits = {name: getattr(self.limits, name) for name in FIXED_LIMITS}
+        return Limits(**fixed_limits) if self.reloads_limits else self.limits
 
     async def key(self, name: str, role: TenantRole | None = None, **options: Any) -> str:
         """Return a new key of a program with this name. The hub was started with the option `sign_in`."""

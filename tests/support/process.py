@@ -104,6 +104,7 @@ class HubProcess:
             env=environ,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,  # without the terminal of the tests
         )
         self._reader = asyncio.create_task(self._read(self._process))
         async with asyncio.timeout(PATIENCE):

@@ -87,6 +87,8 @@ ROWS: dict[str, Row] = {
     "clear_sessions": Row("join", lambda client, session: ()),
     "reload_agent": Row("administer", lambda client, session: ("echo",)),
     "broadcast": Row("administer", lambda client, session: ("echo", "hello")),
+    "change_settings": Row("operate", lambda client, session: (client.hub.first_settings,)),
+    "reload_agents": Row("operate", lambda client, session: ()),
     "inspect_agents": Row("operate", lambda client, session: (), True),
     "read_metrics": Row("operate", lambda client, session: (), True),
     "check_data": Row("operate", lambda client, session: (), True),
