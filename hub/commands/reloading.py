@@ -11,7 +11,7 @@ from hub.limits import Limits
 from hub.setting_sources import LIMIT_TYPES, SETTING_TYPES
 from hub.settings import Settings
 
-# The settings that a running hub can change. All code reads them at each use, or Hub.use_settings() gives it the new values.
+# The settings that a running hub can change. Code reads them at each use, or Hub.use_settings() gives it new values.
 RELOADABLE_SETTINGS = (
     "log_level",
     "log_format",
