@@ -78,6 +78,9 @@ class Settings:
     frames_per_second: Amount = 60.0  # the maximum of flushes of a session per second; 0: no limit
     retention_days: Amount = 7.0
     retention_mb: Megabytes = 1024
+    message_days: Amount = 0.0  # 0: finished messages stay until their session is deleted
+    message_mb: Megabytes = 0  # 0: no limit
+    file_days: Amount = 0.0  # 0: files stay until their session is deleted
     origins: OriginList = ()
     hosts: HostList = ()
     tls_certificate: File | None = None  # PEM, with the certificates of its issuers; turns https on

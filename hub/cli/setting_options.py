@@ -49,6 +49,9 @@ SETTING_GROUPS: dict[str, dict[str, str]] = {
     "Storage and speed": {
         "retention_days": "How many days the events of ended answers stay.",
         "retention_mb": "How much space these events may use, in MiB.",
+        "message_days": "How many days finished messages stay; 0: until their session is deleted.",
+        "message_mb": "How much space all finished messages may use, in MiB; 0 removes the limit.",
+        "file_days": "How many days files stay that no message names; 0: until their session is deleted.",
         "frames_per_second": "The most frames with new text of a session in a second; 0 removes the limit.",
         "direct_writes": "Write frames directly to the sockets.",
     },

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 import attrs
 import structlog
 
-from hub.days import DAY_MS
 from hub.delivery.connection import Connection
+from hub.node.expiring import expire_old_data
 from hub.node.node import Node
 from hub.node.watchdog import Watchdog
 from hub.observe.load import ThreadLoad
@@ -112,26 +112,10 @@ class Upkeep:
             connection.abort()
 
     async def _expire(self) -> None:
-        settings = self.node.settings
-        await expire_events(self.node, int(self.node.seams.now() - settings.retention_days * DAY_MS))
+        await expire_old_data(self.node)
 
     async def _reload(self) -> None:
         await reload_changed_agents(self.node)
-
-
-async def expire_events(node: Node, before: int) -> None:
-    """Drop the events older than *before* (ms), then the oldest events until the log has only `retention_mb`.
-
-    Set the new retention floors of the sessions in memory.
-    """
-    sessions = node.sessions.copy()
-    floors = await node.log.events.expire(before, node.settings.retention_mb << 20)
-    for key, floor in floors.items():
-        session = node.sessions.get(key)
-        # A session that was loaded during expire() keeps its floor, because it may be a new session with the same id.
-        # If it is the old session, the catch-up of its subscriptions finds the new floor.
-        if session is not None and session is sessions.get(key):
-            session.channel.floor = floor
 
 
 async def reload_changed_agents(node: Node) -> None:

@@ -37,6 +37,7 @@ from hub.storage.records import (
     ErasureResult,
     FileRecord,
     Head,
+    MessageExpiry,
     RunRecord,
     SessionLabel,
     SessionQuery,
@@ -171,6 +172,21 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
+    async def expire_messages(self, before: int, max_bytes: int | None) -> MessageExpiry:
+        """Delete the messages older than *before* (ms). Then delete the oldest ones until all have *max_bytes*.
+
+        None is no limit. A session with an unfinished run loses nothing, and the message stays that the oldest
+        remaining one answers. In commits of limited size.
+        """
+
+    @abstractmethod
+    async def list_idle_sessions(self, before: int) -> Sequence[Head]:
+        """Return the heads of sessions without messages, files and runs, to which nothing was written since *before*.
+
+        The heads may lack the latest events: call EventStore.expire() first, and compare them with later heads.
+        """
+
+    @abstractmethod
     async def list_keys_of_author(self, principal_id: str) -> Sequence[Key]:
         """Return the sessions in which erase_messages() may find something of a principal. Reads the whole log."""
 
@@ -228,6 +244,14 @@ class FileStore(ABC):
     @abstractmethod
     async def find_used_digests(self, digests: Sequence[str]) -> Sequence[str]:
         """Return those of *digests* that at least one record has."""
+
+    @abstractmethod
+    async def expire_files(self, before: int, after: str) -> tuple[Sequence[FileRecord], str | None]:
+        """Delete records of files older than *before* (ms) that no message of their session names; return them.
+
+        A call looks at a limited number of files. *after* is empty in the first call; the second value is *after* for
+        the next call, or None after the last file. The files of a session with an unfinished run stay.
+        """
 
     @abstractmethod
     async def list_files_of_author(self, principal_id: str) -> Sequence[FileRecord]:

@@ -39,6 +39,10 @@ class FileQuota:
         if not self._bytes[key]:
             del self._bytes[key]
 
+    def count_of(self, key: Key) -> int:
+        """Return the counted bytes of a session, those of uploads in progress included."""
+        return self._bytes.get(key, 0)
+
     def sum_bytes(self, covers: Callable[[Key], bool]) -> int:
         """Return the counted bytes of the sessions that *covers* selects."""
         return sum(count for key, count in self._bytes.items() if covers(key))

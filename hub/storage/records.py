@@ -57,6 +57,17 @@ class SessionQuery:
 
 
 @attrs.frozen
+class MessageExpiry:
+    """What an expiry of messages did.
+
+    *keys* are the sessions that lost messages. All lost messages are older than *before* (ms).
+    """
+
+    keys: Collection[Key]
+    before: int
+
+
+@attrs.frozen
 class SessionLabel:
     """The title of a session, for people, and its metadata, for programs."""
 

@@ -11,7 +11,8 @@ from support.browser import Tab, needs_browser, start_hub, visit
 from support.hub import Hub
 from support.proxy import Proxy
 
-from hub.node.upkeep import expire_events, reload_agent_file
+from hub.node.expiring import expire_events
+from hub.node.upkeep import reload_agent_file
 
 pytestmark = needs_browser
 

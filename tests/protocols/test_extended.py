@@ -9,7 +9,7 @@ from support.waiting import eventually
 
 from hub.ids import Key
 from hub.limits import MiB
-from hub.node import upkeep
+from hub.node import expiring
 
 
 async def test_hello_as_the_first_frame_selects_the_protocol(hub: Hub) -> None:
@@ -172,7 +172,7 @@ async def test_a_reset_contains_the_messages(hub: Hub) -> None:
     client = await hub.connect(extended=True)
     await client.send(type="chat", agentId="echo", sessionId="s1", message="one")
     end = await client.until_done()
-    await upkeep.expire_events(hub.node, end["ts"] + 1)
+    await expiring.expire_events(hub.node, end["ts"] + 1)
     for ask, reason in (({"afterSeq": 1, "epoch": "old"}, "epoch_changed"), ({"afterSeq": 1}, "too_old")):
         late = await hub.connect(extended=True)
         await late.send(type="subscribe", sessionId="s1", **ask)

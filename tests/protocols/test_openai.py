@@ -17,8 +17,8 @@ from support.waiting import PATIENCE, eventually
 
 from hub.errors import AgentError
 from hub.ids import Key
+from hub.node.expiring import expire_events
 from hub.node.history import read_history
-from hub.node.upkeep import expire_events
 from hub.protocols import openai_chat
 
 MODEL = '''

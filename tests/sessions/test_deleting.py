@@ -18,8 +18,8 @@ from hub.errors import SessionDeleted
 from hub.ids import Key
 from hub.limits import MiB
 from hub.messages import Error
-from hub.node import upkeep
 from hub.node.deleting import delete
+from hub.node.expiring import expire_events
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
@@ -444,7 +444,7 @@ async def test_retention_spares_a_new_session_with_the_id_of_a_deleted_one(
         return floors
 
     hub.node.log.events.expire = delayed  # type: ignore[method-assign, assignment]
-    expiring = asyncio.create_task(upkeep.expire_events(hub.node, 2**60))
+    expiry = asyncio.create_task(expire_events(hub.node, 2**60))
     async with asyncio.timeout(PATIENCE):
         while (await get(http, "sessions/s1"))[1]["floor"] == 0:
             pass
@@ -452,7 +452,7 @@ async def test_retention_spares_a_new_session_with_the_id_of_a_deleted_one(
     await listener.until(is_deletion_notice)
     await chat_with_echo(listener, "s1")
     gate.set()
-    await expiring
+    await expiry
     assert hub.node.sessions[Key("s1")].channel.floor == 0
     again = await hub.connect("?sessionId=s1&afterSeq=0")
     await again.until_done()

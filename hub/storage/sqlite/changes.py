@@ -17,6 +17,7 @@ from hub.storage.sqlite.access_rows import (
 )
 from hub.storage.sqlite.erasing import MessageErasure, erase_messages
 from hub.storage.sqlite.event_rows import to_json
+from hub.storage.sqlite.expiring import FileDrop, MessageDrop, drop_files, drop_messages
 from hub.storage.sqlite.migrations import MIGRATIONS
 from hub.storage.sqlite.sql import FILE_JSON, query_json
 
@@ -66,6 +67,8 @@ class WalTruncation:
 
 Change = (
     EventDrop
+    | MessageDrop
+    | FileDrop
     | LabelChange
     | SessionDeletion
     | MessageErasure
@@ -87,6 +90,8 @@ class Changes:
     ended_runs: list[tuple[Key, str]] = attrs.Factory(list)
     removed_messages: list[tuple[Key, str]] = attrs.Factory(list)
     drops: list[tuple[EventDrop, dict[Key, int]]] = attrs.Factory(list)  # with the new floors
+    message_drops: list[tuple[MessageDrop, dict[str, Any]]] = attrs.Factory(list)  # with the results
+    file_drops: list[tuple[FileDrop, list[Any]]] = attrs.Factory(list)  # with the fields of the FileRecords
     label_changes: list[LabelChange] = attrs.Factory(list)
     deleted_sessions: dict[Key, list[Any]] = attrs.Factory(dict)  # with the fields of the FileRecords
     erasures: list[tuple[MessageErasure, dict[str, Any]]] = attrs.Factory(list)  # with the results
@@ -101,6 +106,8 @@ class Changes:
             self.ended_runs
             or self.removed_messages
             or self.drops
+            or self.message_drops
+            or self.file_drops
             or self.label_changes
             or self.deleted_sessions
             or self.erasures
@@ -116,6 +123,12 @@ class Changes:
             result = {}
             if request.floors:
                 self.drops.append((request, result))
+        elif isinstance(request, MessageDrop):
+            result = {}
+            self.message_drops.append((request, result))
+        elif isinstance(request, FileDrop):
+            result = []
+            self.file_drops.append((request, result))
         elif isinstance(request, LabelChange):
             self.label_changes.append(request)
         elif isinstance(request, SessionDeletion):
@@ -142,6 +155,10 @@ class Changes:
             _change_label(db, change)
         for drop, floors in self.drops:
             floors.update(_drop_events(db, drop))
+        for message_drop, message_result in self.message_drops:
+            message_result |= drop_messages(db, message_drop)
+        for file_drop, files in self.file_drops:
+            files += drop_files(db, file_drop)
         for access_change in self.access_changes:
             apply_access_change(db, access_change)
         if self.max_audit_entries is not None:
@@ -204,7 +221,7 @@ def _drop_events(db: sqlite3.Connection, drop: EventDrop) -> Any:
 # so that no new session gets its number. The row gets an id that no session can have: a space and the number. Run this
 # statement before messages are deleted: the triggers on `messages` then find no session to update.
 FREE_IDS = """
-    UPDATE sessions SET id = ' ' || n, title = NULL, metadata = NULL, messages = 0, ts = 0
+    UPDATE sessions SET id = ' ' || n, title = NULL, metadata = NULL, messages = 0, message_bytes = 0, ts = 0
     WHERE id IN (SELECT value FROM json_each(?))"""
 
 

@@ -10,6 +10,7 @@ from hub.ids import Key
 from hub.storage.log import FileStore
 from hub.storage.records import FileRecord
 from hub.storage.sqlite.authors import FILES_OF_AUTHOR
+from hub.storage.sqlite.expiring import FileDrop, find_old_files
 from hub.storage.sqlite.sql import FILE_JSON
 from hub.storage.sqlite.threads import LogThreads
 
@@ -38,6 +39,15 @@ class SqliteFiles(FileStore):
             SELECT json_group_array(value) FROM json_each(?)
             WHERE EXISTS (SELECT 1 FROM files WHERE digest = value)"""
         return cast(Sequence[str], await self.threads.query_json(statement, (orjson.dumps(digests).decode(),)))
+
+    async def expire_files(self, before: int, after: str) -> tuple[Sequence[FileRecord], str | None]:
+        page = await self.threads.read(find_old_files, before, after)
+        if not page.files:
+            return [], None
+        ids = [file_id for file_id, is_named in page.files if not is_named]
+        drop = FileDrop(ids=ids, before=before, last_message=page.last_message)
+        records = [FileRecord(**fields) for fields in await self.threads.submit(drop)] if ids else []
+        return records, page.files[-1][0]
 
     async def list_files_of_author(self, principal_id: str) -> Sequence[FileRecord]:
         rows = await self.threads.query_json(FILES_OF_AUTHOR, {"principal": principal_id})

@@ -190,6 +190,37 @@ MIGRATIONS = (
         reason TEXT NOT NULL
     );
     """,
+    # Triggers also update the size of the messages of a session, so that retention knows the size of all messages.
+    """
+    ALTER TABLE sessions ADD COLUMN message_bytes INTEGER NOT NULL DEFAULT 0; -- of texts, parts and metadata
+    UPDATE sessions SET message_bytes = coalesce((
+        SELECT sum(length(CAST(content AS BLOB)) + coalesce(length(CAST(parts AS BLOB)), 0)
+            + coalesce(length(CAST(metadata AS BLOB)), 0)) FROM messages WHERE session = sessions.id), 0);
+    DROP TRIGGER message_came;
+    CREATE TRIGGER message_came AFTER INSERT ON messages BEGIN
+        UPDATE sessions SET messages = messages + 1, ts = new.ts, message_bytes = message_bytes
+            + length(CAST(new.content AS BLOB)) + coalesce(length(CAST(new.parts AS BLOB)), 0)
+            + coalesce(length(CAST(new.metadata AS BLOB)), 0)
+        WHERE id = new.session;
+    END;
+    DROP TRIGGER message_went;
+    CREATE TRIGGER message_went AFTER DELETE ON messages BEGIN
+        UPDATE sessions SET messages = messages - 1,
+            ts = coalesce((SELECT ts FROM messages WHERE session = old.session ORDER BY seq DESC LIMIT 1), 0),
+            message_bytes = message_bytes
+            - length(CAST(old.content AS BLOB)) - coalesce(length(CAST(old.parts AS BLOB)), 0)
+            - coalesce(length(CAST(old.metadata AS BLOB)), 0)
+        WHERE id = old.session;
+    END;
+    CREATE TRIGGER message_changed AFTER UPDATE OF content, parts, metadata ON messages BEGIN
+        UPDATE sessions SET message_bytes = message_bytes
+            + length(CAST(new.content AS BLOB)) + coalesce(length(CAST(new.parts AS BLOB)), 0)
+            + coalesce(length(CAST(new.metadata AS BLOB)), 0)
+            - length(CAST(old.content AS BLOB)) - coalesce(length(CAST(old.parts AS BLOB)), 0)
+            - coalesce(length(CAST(old.metadata AS BLOB)), 0)
+        WHERE id = new.session;
+    END;
+    """,
 )
 
 

@@ -12,11 +12,18 @@ from hub.ids import Key, id_of
 from hub.messages import HistoryMessage, Page, PageRequest
 from hub.messages.lists import read_cursor, write_cursor
 from hub.storage.log import EVERYONE, SessionStore
-from hub.storage.records import ErasureResult, FileRecord, Head, SessionLabel, SessionQuery, SessionRow
+from hub.storage.records import ErasureResult, FileRecord, Head, MessageExpiry, SessionLabel, SessionQuery, SessionRow
 from hub.storage.sqlite.authors import read_authored_messages
 from hub.storage.sqlite.changes import LabelChange, SessionDeletion
 from hub.storage.sqlite.erasing import KEYS_OF_AUTHOR, MessageErasure
 from hub.storage.sqlite.event_reading import read_heads
+from hub.storage.sqlite.expiring import (
+    IDLE_SESSIONS,
+    Cutoff,
+    MessageDrop,
+    find_excess_messages,
+    find_old_messages,
+)
 from hub.storage.sqlite.message_rows import MESSAGE_JSON, MessageRow, to_message, to_messages
 from hub.storage.sqlite.plan import SessionCreation
 from hub.storage.sqlite.threads import LogThreads
@@ -95,6 +102,29 @@ class SqliteSessions(SessionStore):
     async def erase_messages(self, key: Key, principal_id: str) -> ErasureResult:
         result = await self.threads.submit(MessageErasure(key, principal_id))
         return ErasureResult(result.get("epoch"), [FileRecord(**fields) for fields in result.get("files", ())])
+
+    async def expire_messages(self, before: int, max_bytes: int | None) -> MessageExpiry:
+        now = self.threads.writer.seams.now()
+        keys = await self._drop_messages(await self.threads.read(find_old_messages, before, now))
+        if max_bytes is not None:
+            cutoff = await self.threads.read(find_excess_messages, max_bytes)
+            if cutoff is not None:
+                keys |= await self._drop_messages(cutoff)
+                before = max(before, cutoff.ts + 1)
+        return MessageExpiry(keys, before)
+
+    async def _drop_messages(self, cutoff: Cutoff) -> set[Key]:
+        """Delete messages in commits of limited size. Return the sessions that lost messages."""
+        keys: set[Key] = set()
+        after = 0
+        while result := await self.threads.submit(MessageDrop(cutoff, after)):
+            after = result["last"]
+            keys |= result["keys"]
+        return keys
+
+    async def list_idle_sessions(self, before: int) -> Sequence[Head]:
+        rows = await self.threads.query_json(IDLE_SESSIONS, {"before": before})
+        return [Head(*row) for row in rows]
 
     async def list_keys_of_author(self, principal_id: str) -> Sequence[Key]:
         return cast(Sequence[Key], await self.threads.query_json(KEYS_OF_AUTHOR, {"principal": principal_id}))
