@@ -8,7 +8,18 @@ from support.process import HubProcess, run_hubbub
 
 from hub.cli.setting_options import SETTING_GROUPS
 from hub.setting_sources import LIMIT_TYPES, SETTING_TYPES, flag_name
+from hub.settings import Secret, Settings, Switch
 
+# The values of the settings for which a number is none.
+SAMPLES = {
+    "origins": "https://a.example",
+    "trusted_proxies": "10.0.0.1",
+    "public_url": "https://a.example",
+    "session_access": "team",
+    "new_user_role": "guest",
+    "log_level": "debug",
+    "log_format": "json",
+}
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
@@ -49,6 +60,23 @@ async def test_settings_shows_each_value_and_its_origin(tmp_path: Path) -> None:
     assert rows["guests"] == ["false", "flag --guests"]
     assert rows["hosts"] == ["-", "default"] and rows["data"] == ["data", "default"]
     assert rows.keys() >= {*SETTING_TYPES, *(f"limits.{name}" for name in LIMIT_TYPES)}
+
+
+async def test_each_setting_has_a_flag_that_sets_it(tmp_path: Path) -> None:
+    """All of them at once, but for `jwt_secret`, which excludes `jwt_keys`."""
+    flags: list[str] = []
+    for name, kind in [(name, kind) for name, kind in SETTING_TYPES.items() if kind is not Secret]:
+        if kind is Switch:
+            flag = flag_name(name)
+            flags.append(flag if not getattr(Settings(), name) else f"--no-{flag.removeprefix('--')}")
+        else:
+            flags += [flag_name(name), SAMPLES.get(name, "7")]
+    output = await run_hubbub(tmp_path, "settings", "--json", *flags)
+    assert output.code == 0, output.err
+    values = json.loads(output.out)["hubbub"]
+    assert {name for name, row in values.items() if row["source"] != "flag"} == {"jwt_secret"}
+    defaults = json.loads((await run_hubbub(tmp_path, "settings", "--json")).out)["hubbub"]
+    assert {name for name, row in values.items() if row["value"] == defaults[name]["value"]} == {"jwt_secret"}
 
 
 async def test_settings_writes_json_for_programs(tmp_path: Path) -> None:

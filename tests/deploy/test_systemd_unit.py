@@ -71,6 +71,11 @@ def test_the_service_runs_a_command_of_the_hub() -> None:
     assert SERVICE["Type"] == ["notify"] and SERVICE["RestartPreventExitStatus"] == ["2"]
 
 
+def test_a_reload_of_the_service_reloads_the_hub() -> None:
+    """tests/web/test_reloading.py shows what the signal does."""
+    assert SERVICE["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+
+
 def test_the_service_has_the_time_that_its_stop_takes() -> None:
     """The first signal goes to the hub only: its children work for answers that may still end."""
     assert int(SERVICE["TimeoutStopSec"][0]) > Limits().drain_seconds + EXIT_SECONDS
