@@ -55,7 +55,8 @@ def test_the_wheel_has_each_file_of_the_packages_and_no_other(wheel: Path) -> No
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
     assert names == list_sources()
-    assert wheel.name == f"hubbub-{hub.__version__}-py3-none-any.whl" and wheel.name in DOCS["start"].read_text()
+    assert wheel.name == f"hubbub-{hub.__version__}-py3-none-any.whl"
+    assert ".dev" in hub.__version__ or wheel.name in DOCS["start"].read_text()  # the page has the last release
     assert f"\nVersion: {hub.__version__}\n" in metadata and f"\nRequires-Dist: {ENGINE_NAME}==" in metadata
 
 

@@ -1,6 +1,7 @@
 """The commands of docs/start.md install the wheel into a bare environment of Python, which then is read-only."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -38,7 +39,7 @@ def test_the_commands_of_the_page_work(place: Path, tmp_path: Path) -> None:
     make, install, *commands = map(shlex.split, block.lines)
     assert [command[1] for command in commands] == ["init", "model", "serve"]
     wheel = build_wheel(tmp_path)
-    assert wheel.name in install[-1], f"the wheel is {wheel.name}"
+    install[-1] = re.sub(r"hubbub-.*\.whl", wheel.name, install[-1])  # the page has the last release
     project = place / "project"
     project.mkdir()
     shutil.copy(wheel, project)
