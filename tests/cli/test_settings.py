@@ -70,7 +70,7 @@ async def test_each_setting_has_a_flag_that_sets_it(tmp_path: Path) -> None:
             flag = flag_name(name)
             flags.append(flag if not getattr(Settings(), name) else f"--no-{flag.removeprefix('--')}")
         else:
-            flags += [flag_name(name), SAMPLES.get(name, "7")]
+            flags += [flag_name(name), SAMPLES.get(name, "11")]
     output = await run_hubbub(tmp_path, "settings", "--json", *flags)
     assert output.code == 0, output.err
     values = json.loads(output.out)["hubbub"]
