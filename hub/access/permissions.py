@@ -72,12 +72,17 @@ def reads_all_sessions(principal: Principal, *, is_team: bool) -> bool:
 
 
 def describe_refusal(principal: Principal, action: Action, role: SessionRole | None) -> str:
-    """Return the error for a refusal of something that the principal can see: the action, and who can allow it."""
+    """Return the error for a refusal of what the principal can see: the role that it needs, and who can give it."""
     if action in ("read", "write", "manage") and principal.role != "observer":
         needed_role = next(name for name in SESSION_ROLES if action in SESSION_ACTIONS[name])
         return (
             f"this needs the role {needed_role} in the session (action: {action}), and you are its {role}: "
             "ask an owner of the session, or an admin"
         )
-    remedy = "use the command line on the hub's machine" if action == "operate" else "ask an admin for another role"
-    return f"{principal.name} has the role {principal.role}, which may not {action}: {remedy}"
+    if action == "operate":
+        return "only the operator may do this: use the command line on the hub's machine"
+    needed_role = "admin" if action == "administer" else "member"
+    return (
+        f"this needs the role {needed_role} in the hub (action: {action}), and you have the role {principal.role}: "
+        "ask an admin for another role"
+    )

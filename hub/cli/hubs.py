@@ -95,7 +95,7 @@ async def request_json(method: str, url: str, path: str, *, key: str | None = No
 
     Raises CommandFailed with the hub's own error, or with a text about the address and how to correct it.
     """
-    key = key if key is not None else find_key(url)
+    is_new_key, key = key is not None, key if key is not None else find_key(url)
     headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
     try:
         # If the address leads to another origin, aiohttp leaves the header out there.
@@ -106,7 +106,7 @@ async def request_json(method: str, url: str, path: str, *, key: str | None = No
                     if response.ok:
                         return body
                     if isinstance(body, dict) and body.get("code") == Unauthenticated.code:
-                        raise CommandFailed(_describe_401(url, key, response))
+                        raise CommandFailed(_describe_401(url, key, response, is_new_key))
                     if isinstance(body, dict) and "code" in body:
                         raise CommandFailed(str(body.get("error")))
                 raise CommandFailed(_describe_foreign_response(public_url(url), response))
@@ -114,10 +114,15 @@ async def request_json(method: str, url: str, path: str, *, key: str | None = No
         raise CommandFailed(_describe_request_error(public_url(url), error)) from None
 
 
-def _describe_401(url: str, key: str | None, response: aiohttp.ClientResponse) -> str:
+def _describe_401(url: str, key: str | None, response: aiohttp.ClientResponse, is_new_key: bool) -> str:
     """Return the error text for a 401 of a hub. After a redirect, the hub is at another address, and got no key."""
     if response.history:
         return describe_missing_key(str(response.url.origin()), None)
+    if is_new_key:
+        return (
+            f"{public_url(url)} does not accept the key: it is wrong, expired or revoked; get another one from the "
+            "operator, who makes it with: hubbub key create NAME"
+        )
     return describe_missing_key(url, key)
 
 

@@ -1,6 +1,7 @@
 """The commands of the operator that watch and limit principals: `hubbub usage`, `quota`, `audit` and `erase`."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import click
@@ -27,14 +28,21 @@ def _parse_limit(context: click.Context, parameter: click.Parameter, value: str 
     return int(value)
 
 
+def _parse_day(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        return None if value is None else datetime.strptime(value, "%Y-%m-%d").date().isoformat()
+    except ValueError:
+        raise click.BadParameter("write a day as 2026-11-01") from None
+
+
 def _limit_option(flag: str, text: str) -> Callable[[F], F]:
     return click.option(flag, callback=_parse_limit, metavar="N", help=text)
 
 
 @click.command("usage")
 @click.argument("name", required=False)
-@click.option("--since", metavar="DAY", help="The first UTC day, as 2026-11-01 (29 days ago).")
-@click.option("--until", metavar="DAY", help="The last UTC day (today).")
+@click.option("--since", callback=_parse_day, metavar="DAY", help="The first UTC day, as 2026-11-01 (29 days ago).")
+@click.option("--until", callback=_parse_day, metavar="DAY", help="The last UTC day (today).")
 @folder_options
 def show_usage(name: str | None, since: str | None, until: str | None, **flags: Any) -> None:
     """Show the messages and tokens of each day, by agent and principal: of NAME, a name or an id, or of all.

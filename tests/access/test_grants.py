@@ -10,7 +10,9 @@ import pytest
 from support.hub import Client, Hub
 from support.waiting import eventually
 
+from hub.access.permissions import Action, describe_refusal
 from hub.access.principal import OPERATOR, Principal
+from hub.access.records import TenantRole
 from hub.commands import table as commands
 from hub.commands.enforcing import recheck_session
 from hub.errors import LastOwner
@@ -64,6 +66,19 @@ async def test_the_sender_of_the_first_message_owns_the_session(people: People) 
     assert missing["message"].replace("s2", "s1") == foreign["message"]
     await bob.send(type="chat", agentId="echo", sessionId="s1", message="hello")
     assert (await bob.next())["code"] == "unknown_session"
+
+
+@pytest.mark.parametrize(
+    ("role", "action", "words"),
+    [
+        ("guest", "create", "needs the role member in the hub (action: create), and you have the role guest"),
+        ("observer", "write", "needs the role member in the hub (action: write), and you have the role observer"),
+        ("member", "administer", "needs the role admin in the hub (action: administer), and you have the role member"),
+        ("admin", "operate", "only the operator may do this: use the command line on the hub's machine"),
+    ],
+)
+def test_a_refusal_of_the_hub_names_the_role_that_is_needed(role: TenantRole, action: Action, words: str) -> None:
+    assert words in describe_refusal(Principal(id="p_1", name="ann", role=role), action, "viewer")
 
 
 async def test_a_viewer_reads_and_does_not_write(people: People) -> None:

@@ -115,7 +115,7 @@ async def test_a_key_that_the_hub_refuses_is_not_kept(signed: Hub, hub: Hub, she
     """Nor is a text that is no key, nor a key for a hub without sign-in. An earlier key stays."""
     key = await signed.key("ann")
     await shell.run("login", signed.url, text=key)
-    for text, error in (("hk_wrong", "does not accept the key"), ("", "that is no key"), ("a\nb", "that is no key")):
+    for text, error in (("hk_wrong", "wrong, expired or revoked"), ("", "that is no key"), ("a\nb", "that is no key")):
         done = await shell.run("login", signed.url, text=text)
         assert done.code == 1 and error in done.err and done.err.count("\n") == 1
     assert [path.read_text() for path in shell.keys.iterdir()] == [f"{key}\n"]

@@ -87,7 +87,8 @@ async def test_usage_quota_and_audit_are_shown_and_set(process: HubProcess, tmp_
         ("quota nobody", "there is no principal nobody"),
         ("usage nobody", "there is no principal nobody"),
         ("audit --principal nobody", "there is no principal nobody"),
-        ("usage --since yesterday", "since"),
+        ("usage --since yesterday", "write a day as 2026-11-01"),
+        ("usage --until 2026-02-30", "write a day as 2026-11-01"),
         ("erase nobody --yes", "there is no principal nobody"),
     ],
 )
