@@ -12,7 +12,7 @@ _AUTHORITY = r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,
 _HOST_PATTERN = re.compile(_AUTHORITY)
 _ORIGIN_PATTERN = re.compile(rf"(?P<scheme>https?)://{_AUTHORITY}")
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-ANY_ADDRESS = ("0.0.0.0", "::")  # to listen on; no client can connect to them on every system
+ANY_ADDRESS = ("0.0.0.0", "::")  # to listen on; on some systems, no client can connect to them
 
 
 def is_loopback(host: str) -> bool:

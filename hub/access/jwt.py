@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 ALGORITHMS: tuple[Algorithm, ...] = ("HS256", "RS256", "ES256", "EdDSA")
-MAX_SECONDS = 2**53 // 1000  # JavaScript holds a time in ms up to it exactly
+MAX_SECONDS = 2**53 // 1000  # up to it, JavaScript holds a time in ms exactly
 MAX_KEYS = 100  # of a key set: a token without `kid` is tried with each
 MIN_RSA_BITS = 2048  # RFC 7518, section 3.3
 PEM_BLOCK = re.compile(rb"-----BEGIN [A-Z0-9 ]+-----.*?-----END [A-Z0-9 ]+-----", re.DOTALL)

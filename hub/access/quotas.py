@@ -35,9 +35,10 @@ class ReachedQuota:
 
 
 def find_reached_quota(quota: Quota, spending: Spending) -> ReachedQuota | None:
-    """Return the quota that refuses another message, or None. The quotas of the day come first: to wait does not help.
+    """Return the quota that refuses another message, or None.
 
-    A run that passes its quota of tokens is finished: only the next message is refused.
+    The quotas of the day come first: the end of a run does not help. A run that passes its quota of tokens is
+    finished: only the next message is refused.
     """
     candidates: tuple[tuple[QuotaName, int | None, int], ...] = (
         ("messages", quota.messages, spending.messages),

@@ -18,8 +18,10 @@ from hub.commands.usage import QuotaState
 from hub.errors import HubError
 from hub.ids import is_id
 
-# Which calls of a use case get an entry: all; or those that are refused, and of the others the first read of a session
-# in a minute (`reads`), or only the sign-in of somebody (`refusals`).
+# Which calls of a use case get an entry:
+# - all: every call
+# - reads: refused calls, and the first read of a session in a minute
+# - refusals: refused calls, and calls that sign somebody in
 AuditRule = Literal["all", "reads", "refusals"]
 ACTION_RULES: dict[Action, AuditRule] = {"enter": "refusals", "join": "refusals", "read": "reads"}
 REFUSAL_STATUSES = (401, 403, 404, 429)  # of the errors that refuse a read

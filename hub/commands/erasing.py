@@ -33,9 +33,9 @@ class Erasure:
 async def erase_principal(hub: Hub, principal: Principal, name: str) -> Erasure:
     """Erase a principal, by its name or its id: its sessions, its messages in other sessions, its keys and its name.
 
-    A call that failed or was killed can be repeated: the principal itself is deleted last. With an id, an erasure that
-    has succeeded can be repeated, too, and so can the removal of a principal be followed by its erasure. Raises
-    UnknownPrincipal, AmbiguousName, Draining, StorageUnavailable.
+    A call that failed or was killed can be repeated: the principal itself is deleted last. With an id, this also works
+    after an erasure that has succeeded, and after the removal of the principal. Raises UnknownPrincipal, AmbiguousName,
+    Draining, StorageUnavailable.
     """
     async with hub.erasure_lock:
         record = await _find_record(hub, principal, name)

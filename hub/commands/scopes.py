@@ -19,8 +19,8 @@ class Target:
     """A session that a use case acts on, and the agent that it uses there.
 
     Without *session_id*, the use case makes a new session (*may_create*), or names none. With *may_create*, a session
-    that does not exist is made. *file_id* names a file instead, and so its session. *for_reading* replaces the action
-    of the row by `read`.
+    that does not exist is made. *file_id* names a file instead, and so its session. With *for_reading*, the use case
+    only reads this session, so the permission for `read` is enough.
     """
 
     session_id: str | None = None

@@ -81,7 +81,7 @@ async def start_control(hub: Hub) -> ControlServer | None:
     try:
         await server.start()
     except OSError as error:
-        hint = "the commands key, invite and principal work only while the hub is stopped; choose another --data"
+        hint = "the operator's commands, such as hubbub key, work only while the hub is stopped; choose another --data"
         log.warning("no control socket", path=str(server.path), reason=error.strerror, hint=hint)
         return None
     return server

@@ -16,9 +16,9 @@ MAX_WRONG_FRAMES = 10
 async def wait_for_sign_in(client: ClientHandle, reader: SocketReader) -> bool:
     """Read frames until `auth` or `hello` signs the client in, or the socket is closed.
 
-    Return True if the client waits for its `welcome`: a `hello` has answered with it. Any other frame gets the error
-    `unauthenticated`. Raises SignInTimeout after `auth_seconds`, Unauthenticated for a wrong token or too many other
-    frames, and TooLarge for a frame of more than `auth_frame_bytes`.
+    Return True after an `auth`: the client still waits for its `welcome`, the answer to a `hello`. Any other
+    frame gets the error `unauthenticated`. Raises SignInTimeout after `auth_seconds`, Unauthenticated for a wrong token
+    or too many other frames, and TooLarge for a frame of more than `auth_frame_bytes`.
     """
     try:
         async with asyncio.timeout(client.hub.limits.auth_seconds):

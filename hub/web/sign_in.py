@@ -27,7 +27,7 @@ BAD_CREDENTIAL_KEY = web.RequestKey("bad_credential", bool)
 async def identify(request: web.Request) -> Principal:
     """Return the principal of a request, or NOBODY. Raises StorageUnavailable.
 
-    The first of these that the request has decides, also if it is not valid: the Authorization header, a ticket, the
+    The first one of these in the request decides, even if it is not valid: the Authorization header, a ticket, the
     user of a trusted proxy, the cookie.
     """
     visitor = attrs.evolve(NOBODY, address=request[CLIENT_ADDRESS_KEY])
@@ -104,7 +104,9 @@ def check_origin(request: web.Request) -> None:
     Such a page could sign a browser in as the page's own author, and read what people then write.
     """
     if "Origin" in request.headers and not _is_from_own_page(request):
-        raise Refused("a page of another origin cannot sign a browser in: open the link itself, or add to `origins`")
+        raise Refused(
+            "a page of another origin cannot sign a browser in: open the link itself, or add the origin to `origins`"
+        )
 
 
 def cookie_name(request: web.Request) -> str:
