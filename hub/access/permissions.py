@@ -81,8 +81,8 @@ def describe_refusal(principal: Principal, action: Action, role: SessionRole | N
         )
     if action == "operate":
         return "only the operator may do this: use the command line on the hub's machine"
-    needed_role = "admin" if action == "administer" else "member"
+    hub_role = "admin" if action == "administer" else "member"
     return (
-        f"this needs the role {needed_role} in the hub (action: {action}), and you have the role {principal.role}: "
+        f"this needs the role {hub_role} in the hub (action: {action}), and you have the role {principal.role}: "
         "ask an admin for another role"
     )
