@@ -11,8 +11,8 @@ $(shell test -x $(BIN)/python || rm -rf .venv)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install model run surface wheel test package lint lint-js types torture-short torture coverage bench screenshots \
-	constraints clean
+.PHONY: help install model run surface wheel test package lint lint-js types torture-short torture fuzz coverage bench \
+	screenshots constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -34,8 +34,8 @@ wheel: $(BIN)/python ## build the wheel in dist/
 	@rm -rf build/lib build/bdist.* dist
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . && ls dist/*.whl
 
-test: .venv/.test-$(KEY) ## run all tests except those of torture and package
-	$(BIN)/python -m pytest -n 2 --ignore=tests/torture --ignore=tests/package
+test: .venv/.test-$(KEY) ## run all tests except those of torture, fuzz and package
+	$(BIN)/python -m pytest -n 2 --ignore=tests/torture --ignore=tests/fuzz --ignore=tests/package
 
 package: .venv/.test-$(KEY) ## install the wheel into a bare environment, and run it with the local model, 1 minute
 	$(BIN)/python -m pytest tests/package
@@ -46,9 +46,13 @@ torture-short: .venv/.test-$(KEY) ## test kills, stops, power cuts, bad disks an
 torture: .venv/.test-$(KEY) ## run the same tests for a long time
 	HUBBUB_TEST_TORTURE=long $(BIN)/python -m pytest tests/torture
 
+fuzz: .venv/.fuzz-$(KEY) ## send 100,000 random frames and Autobahn's cases to a hub, 5 minutes
+	$(BIN)/python -m pytest tests/fuzz
+
 coverage: .venv/.test-$(KEY) ## measure the branches of hub/ that the tests run, 15 minutes; fails under 90 %
 	@rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/python -m coverage run -m pytest -n 2 -m 'not exact' --ignore=tests/torture --ignore=tests/package
+	$(BIN)/python -m coverage run -m pytest -n 2 -m 'not exact' --ignore=tests/torture --ignore=tests/fuzz \
+		--ignore=tests/package
 	@$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage json --quiet -o build/coverage/report.json
 	@$(BIN)/python scripts/check_coverage.py && $(BIN)/python -m coverage report --skip-covered
 
@@ -72,7 +76,7 @@ types: .venv/.types-$(KEY) ## run mypy
 
 constraints: $(BIN)/python ## write the newest versions of all packages to scripts/constraints.txt; run all checks afterwards
 	@echo 'Resolving the newest versions ...' && rm -rf build/versions && $(BIN)/python -m venv build/versions
-	@build/versions/bin/python -m pip install --quiet --disable-pip-version-check '.[cli,model,test,lint,bench]'
+	@build/versions/bin/python -m pip install --quiet --disable-pip-version-check '.[cli,model,test,fuzz,lint,bench]'
 	@{ head -1 $(VERSIONS); build/versions/bin/python -m pip freeze --all --exclude hubbub --exclude pip; } > build/versions.txt
 	@mv build/versions.txt $(VERSIONS) && git --no-pager diff --stat -- $(VERSIONS)
 
@@ -94,6 +98,9 @@ $(BIN)/python:
 
 .venv/.test-$(KEY): | .venv/.core-$(KEY)
 	@rm -f .venv/.test-* && $(PIP) --editable '.[cli,test]' && touch $@
+
+.venv/.fuzz-$(KEY): | .venv/.test-$(KEY)
+	@rm -f .venv/.fuzz-* && $(PIP) --editable '.[cli,test,fuzz]' && touch $@
 
 .venv/.lint-$(KEY): | .venv/.core-$(KEY)
 	@rm -f .venv/.lint-* && $(PIP) --editable '.[cli,lint]' && touch $@
