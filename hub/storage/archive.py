@@ -35,8 +35,15 @@ class LogArchive(ABC):
         """The place of the log: a complete copy that is moved to this place is the log."""
 
     @abstractmethod
-    def find_files(self) -> Sequence[Path]:
-        """Return the files of the log that exist. If they are moved in this order, a crash in between is no damage."""
+    def has_files(self) -> bool:
+        """Return whether there is a file of the log."""
+
+    @abstractmethod
+    def move_aside(self, suffix: str) -> Sequence[Path]:
+        """Move the log to names with *suffix*, which no file has, and return the new paths.
+
+        Afterwards there is no file of the log at its place. A kill in between loses nothing.
+        """
 
     @abstractmethod
     def take_lock(self, undo: ExitStack) -> None:

@@ -79,8 +79,8 @@ class Restorer:
 
     def _refuse_old_data(self) -> None:
         has_blobs = self.blobs.is_dir() and any(BLOB_NAME.fullmatch(name) for name in os.listdir(self.blobs))
-        if not self.is_forced and (has_blobs or self.archive.find_files()):
-            place = self.blobs if has_blobs and not self.archive.find_files() else self.archive.path
+        if not self.is_forced and (has_blobs or self.archive.has_files()):
+            place = self.archive.path if self.archive.has_files() else self.blobs
             text = f"{place} has data: name another --data, or use --force, which moves the old data aside"
             raise LogUnusable(text)
 
@@ -101,12 +101,15 @@ class Restorer:
         return path.stat().st_size if path.is_file() else None
 
     def _take_place(self) -> list[Path]:
-        """Move the old files aside, and the new ones to their place. Return the new paths of the old files."""
+        """Move the old data aside, and the new data to its place. Return the new paths of the old data."""
         log, blobs, suffix = self.archive.path, self.blobs, self._choose_suffix()
-        old_files = [self._move_aside(blobs, blobs, suffix)] if blobs.exists() else []
-        os.replace(self._blobs_part, blobs)
-        old_files += [self._move_aside(file, log, suffix) for file in self.archive.find_files()]
-        os.replace(self._log_part, log)
+        old_files = []
+        if blobs.exists():
+            old_files.append(blobs.with_name(blobs.name + suffix))
+            os.rename(blobs, old_files[0])
+        os.rename(self._blobs_part, blobs)
+        old_files += self.archive.move_aside(suffix)
+        os.rename(self._log_part, log)
         for folder in {log.parent, blobs.parent}:
             sync_folder(folder)
         return old_files
@@ -118,12 +121,6 @@ class Restorer:
         while any(suffix in name for name in names):
             suffix += "-again"
         return suffix
-
-    def _move_aside(self, file: Path, base: Path, suffix: str) -> Path:
-        """Rename a file whose name begins with that of *base*, as that of a write-ahead log. Return the new path."""
-        new_path = file.with_name(base.name + suffix + file.name.removeprefix(base.name))
-        os.rename(file, new_path)
-        return new_path
 
     def _delete_parts(self) -> None:
         self._log_part.unlink(missing_ok=True)

@@ -21,7 +21,8 @@ from support.kill9 import check_log
 from support.process import CommandOutput, HubProcess, make_environment, run_hubbub
 from support.waiting import PATIENCE, eventually
 
-SESSIONS, CHUNKS = 20, 60
+SESSIONS = 20
+CHUNKS, LONG_CHUNKS = 60, 5000
 
 
 @pytest.fixture
@@ -96,22 +97,21 @@ def find_modes(folder: Path) -> set[tuple[bool, int]]:
 async def test_a_backup_of_a_hub_that_streams_is_whole(process: HubProcess, tmp_path: Path) -> None:
     """Twenty sessions stream meanwhile. The restored hub ends the answers that ran, each with the start of its text."""
     await process.start()
-    async with aiohttp.ClientSession() as http:
+    async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         for number in range(SESSIONS):
             await upload(http, process, f"s{number}", f"file {number % 7}".encode())
-        ends = [
-            asyncio.create_task(chat(http, process, f"s{number}", f"{number} {CHUNKS} {0.2 + number / 10}"))
-            for number in range(SESSIONS)
+        answers = [
+            tasks.create_task(chat(http, process, f"s{number}", make_message(number))) for number in range(SESSIONS)
         ]
-        await eventually(lambda: any(end.done() for end in ends))
+        await asyncio.gather(*answers[1::2])
         manifest = await back_up(tmp_path)
-        assert not all(end.done() for end in ends)  # some answers ran until after the copy
-        await asyncio.gather(*ends)
+        for answer in answers[::2]:
+            assert answer.cancel()  # it ran until after the copy
     await process.kill()
     assert find_modes(tmp_path / "backup") == {(True, 0o700), (False, 0o600)}
     assert manifest["counts"] == count_rows(tmp_path / "backup" / "hub.db")
     assert manifest["counts"]["sessions"] == manifest["counts"]["files"] == SESSIONS and manifest["blobs"] == 7
-    assert manifest["counts"]["runs"]
+    assert manifest["counts"]["runs"] == SESSIONS // 2
 
     await restore(tmp_path, "--data", "other/data")
     assert count_rows(tmp_path / "other" / "data" / "hub.db") == manifest["counts"]
@@ -120,24 +120,31 @@ async def test_a_backup_of_a_hub_that_streams_is_whole(process: HubProcess, tmp_
     shutil.copytree(tmp_path / "agents", tmp_path / "other" / "agents")
     try:
         await other.start()
-        check = await run_hubbub(tmp_path, "check", "--data", "other/data")
-        assert (check.code, check.out) == (0, "nothing is damaged\n"), check
+        for folder in ("other/data", "backup"):
+            check = await run_hubbub(tmp_path, "check", "--data", folder)
+            assert (check.code, check.out) == (0, "nothing is damaged\n"), check
     finally:
         await other.kill()
     for number in range(SESSIONS):
-        check_session(other.database, f"s{number}", "".join(babble.chunks(str(number), CHUNKS)))
+        check_session(other.database, number)
     assert query(other.database, "SELECT * FROM runs") == []
 
 
-def check_session(path: Path, session: str, text: str) -> None:
+def make_message(number: int) -> str:
+    """Return the message of a session: the answer has its text at once, or, for even numbers, not before the end."""
+    return f"{number} {CHUNKS} 0.01" if number % 2 else f"{number} {LONG_CHUNKS} 500"
+
+
+def check_session(path: Path, number: int) -> None:
     """Assert that the session has one answer: the whole text, or the start of it if the answer was aborted."""
+    session, text = f"s{number}", "".join(babble.chunks(str(number), CHUNKS if number % 2 else LONG_CHUNKS))
     rows = query(path, "SELECT * FROM events WHERE session = ? ORDER BY seq", session)
     names = ("session", "seq", "ts", "type", "agent", "run", "message", "offset", "content")
     check_log([dict(zip(names, row)) for row in rows])
-    messages = query(path, "SELECT role, content, stop_reason FROM messages WHERE session = ? ORDER BY seq", session)
-    assert messages[0][0] == "user" and len(messages) <= 2
-    for _, content, reason in messages[1:]:
-        assert (content, reason) == (text, None) or (text.startswith(content) and reason == "aborted")
+    statement = "SELECT role, content, stop_reason FROM messages WHERE session = ? ORDER BY seq, n"
+    (role, *_), *answers = query(path, statement, session)
+    ((_, content, reason),) = answers
+    assert role == "user" and (content, reason) == ((text, None) if number % 2 else (text[: len(content)], "aborted"))
 
 
 async def test_an_old_cursor_gets_a_reset(process: HubProcess, tmp_path: Path) -> None:
@@ -257,6 +264,24 @@ async def test_a_backup_that_cannot_fit_is_not_begun(process: HubProcess, tmp_pa
         db.commit()
     line = await refuse(tmp_path, "backup", "backup")
     assert "free space" in line and "MiB" in line and not (tmp_path / "backup").exists()
+
+
+async def test_a_long_copy_reports_its_progress(process: HubProcess, tmp_path: Path) -> None:
+    """On standard error, a line every two seconds; here after each block."""
+    await process.start()
+    async with aiohttp.ClientSession() as http:
+        await upload(http, process, "s", bytes(3 << 20))
+    script = "import hub.cli.backups as b; from hub.cli.main import cli; b.PROGRESS_SECONDS = 0; cli()"
+    backup = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script, "backup", "backup"),
+        cwd=tmp_path,
+        env=make_environment(),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE):
+        _, err = await backup.communicate()
+    lines = err.decode().splitlines()
+    assert backup.returncode == 0 and lines[-3:] == [f"{number} MiB of 3 MiB are copied" for number in (1, 2, 3)]
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The archive of an embedded log: a copy of the log is one SQLite file."""
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -10,6 +11,7 @@ import msgspec
 
 from hub.storage import lockfile
 from hub.storage.archive import CopyProgress, LogArchive, LogContents
+from hub.storage.blob_copy import copy_file
 from hub.storage.disk import sync_file
 from hub.storage.log import LogUnusable
 from hub.storage.records import Damage
@@ -40,9 +42,26 @@ class SqliteArchive(LogArchive):
 
     path: Path
 
-    def find_files(self) -> Sequence[Path]:
-        names = (self.path.name, f"{self.path.name}-wal", f"{self.path.name}-shm")
-        return [file for file in map(self.path.with_name, names) if file.exists()]
+    def has_files(self) -> bool:
+        return any(file.exists() for file in (self.path, *self._side_files))
+
+    def move_aside(self, suffix: str) -> Sequence[Path]:
+        wal, shm = self._side_files
+        new_paths = []
+        if wal.exists():  # first, and as a copy: the database must not be without its write-ahead log
+            new_paths.append(wal.with_name(f"{self.path.name}{suffix}-wal"))
+            copy_file(wal, new_paths[0], lambda copied_bytes, all_bytes: None)
+        if self.path.exists():
+            new_paths.insert(0, self.path.with_name(self.path.name + suffix))
+            os.rename(self.path, new_paths[0])
+        for file in (wal, shm):  # SQLite would take them for those of the next database
+            file.unlink(missing_ok=True)
+        return new_paths
+
+    @property
+    def _side_files(self) -> tuple[Path, Path]:
+        """The write-ahead log, and its index, which SQLite makes again."""
+        return self.path.with_name(f"{self.path.name}-wal"), self.path.with_name(f"{self.path.name}-shm")
 
     def take_lock(self, undo: ExitStack) -> None:
         make_log_folder(self.path)
