@@ -14,6 +14,7 @@ from hub.commands.hub import Hub
 from hub.observe.logging import log_to_stderr
 from hub.settings import ConfigError, Settings
 from hub.web.accepting import Acceptor
+from hub.web.systemd import describe_reload, tell_systemd
 
 log = structlog.get_logger()
 
@@ -41,10 +42,12 @@ class Reloader:
         while True:
             await event.wait()
             event.clear()
+            tell_systemd(describe_reload())
             try:
                 await self.reload()
             except Exception:
                 log.exception("the reload failed")
+            tell_systemd("READY=1")
 
     async def reload(self) -> None:
         """Use the new settings, and log what has changed. Wrong settings change nothing, and have one line."""

@@ -5,6 +5,7 @@ The protocols are those of sd_listen_fds(3) and sd_notify(3). Without systemd, n
 
 import os
 import socket
+import time
 from contextlib import suppress
 
 import attrs
@@ -57,6 +58,11 @@ def replace_address(settings: Settings, sockets: list[socket.socket]) -> Setting
     addresses = [sock.getsockname()[:2] for sock in sockets]
     host, port = next((address for address in addresses if not is_loopback(address[0])), ("localhost", addresses[0][1]))
     return attrs.evolve(settings, host=host, port=port)
+
+
+def describe_reload() -> str:
+    """Return the state of a reload that begins now. READY=1 ends it."""
+    return f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}"
 
 
 def tell_systemd(state: str) -> None:

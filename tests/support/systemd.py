@@ -1,6 +1,7 @@
 """A stand-in for systemd: it holds the listening socket of a hub, and receives the states that the hub sends."""
 
 import asyncio
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -40,20 +41,21 @@ class Supervisor:
             cwd=self.folder,
             env=make_environment(NOTIFY_SOCKET=self.folder / "notify"),
             pass_fds=[self.sock.fileno()],
+            start_new_session=True,  # without a terminal
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
         await self.wait_for("READY=1")
 
     async def wait_for(self, state: str) -> None:
-        """Wait for the next message, which must be *state*."""
+        """Wait for the next message, whose first line must be *state*."""
         assert self._notify_socket is not None and self._process is not None
         receive = asyncio.create_task(asyncio.get_running_loop().sock_recv(self._notify_socket, 4096))
         end = asyncio.create_task(self._process.wait())
         await asyncio.wait([receive, end], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
         end.cancel()
         assert receive.done(), await self.read_output()
-        self.states.append(receive.result().decode())
+        self.states.append(receive.result().decode().split("\n")[0])
         assert self.states[-1] == state
 
     async def stop(self) -> None:
@@ -63,6 +65,13 @@ class Supervisor:
         await self.wait_for("STOPPING=1")
         await self.read_output()
         assert self._process.returncode == 0, self.outputs
+
+    async def reload(self) -> None:
+        """Let the hub reload its settings, and wait until it has."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+        await self.wait_for("RELOADING=1")
+        await self.wait_for("READY=1")
 
     async def read_output(self) -> str:
         """Wait for the end of the hub, and return its output."""

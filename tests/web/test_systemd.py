@@ -69,6 +69,17 @@ async def test_a_restart_refuses_nobody(supervisor: Supervisor) -> None:
     assert f"Hubbub listens on   http://localhost:{port}  (the console)" in supervisor.outputs[0]
 
 
+async def test_a_reload_is_reported_and_keeps_the_address_of_the_socket(supervisor: Supervisor) -> None:
+    """`host` and `port` have no effect, before and after."""
+    port = supervisor.sock.getsockname()[1]
+    await supervisor.start()
+    (supervisor.folder / "hubbub.toml").write_text('[hubbub]\nport = 1\nhosts = ["hub.example.com"]\n')
+    await supervisor.reload()
+    assert (await request_health(port)).startswith(b"HTTP/1.1 200 OK")
+    await supervisor.stop()
+    assert "changed=hosts\n" in supervisor.outputs[0] and "restart to change" not in supervisor.outputs[0]
+
+
 async def test_children_of_agents_do_not_get_the_socket(supervisor: Supervisor) -> None:
     """Neither its descriptor nor the variables: a child that outlives the hub would accept connections."""
     (supervisor.folder / "agents" / "child.py").write_text(
