@@ -54,12 +54,14 @@ class EventStream:
     """The stream of one client, as an async context.
 
     open() starts the response; the exit of the context closes the client and ends the response. The constructor raises
-    an error for HTTP/1.0, so create the stream before a command changes a session. An error before open() leaves the
-    context, and sets the status of the response. A HubError after open() is sent as the last event.
+    an error for HTTP/1.0, and TooManyConnections, so create the stream before a command changes a session. An error
+    before open() leaves the context, and sets the status of the response. A HubError after open() is sent as the last
+    event.
     """
 
     def __init__(self, request: web.Request) -> None:
         refuse_http_1_0(request)
+        request.app[HUB_KEY].check_connection_count(principal_of(request))
         self._request = request
         self.response = web.StreamResponse(headers=STREAM_HEADERS)
         self._client: ClientHandle | None = None
@@ -77,7 +79,7 @@ class EventStream:
         if run is not None:
             run.out_frame_bytes = size
         protocol = open_sse_protocol(size) if run is None else run
-        request.app[HUB_KEY].check_connection_count(principal_of(request))
+        request.app[HUB_KEY].check_connection_count(principal_of(request))  # others may have been opened meanwhile
         response.enable_chunked_encoding()
         response.force_close()  # the hub writes to the socket without aiohttp, so no response may follow on it
         await response.prepare(request)

@@ -139,3 +139,14 @@ async def test_strangers_do_not_keep_others_from_signing_in(tmp_path: Path) -> N
         assert await client.next() == {"type": "ok"}
     finally:
         await hub.stop()
+
+
+async def test_a_stream_past_the_limit_is_refused_before_its_chat(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """The client would repeat the chat otherwise."""
+    hub = await Hub(tmp_path, options={"sign_in": True}).start(principal_connections=1)
+    headers = bearer(await hub.key("ann"))
+    await hub.connect(headers=headers)
+    stream = headers | {"Accept": "text/event-stream"}
+    assert (await call(hub, http, "POST", "/sessions/s1/chat", stream, agentId="echo", message="x"))[0] == 429
+    assert (await call(hub, http, "GET", "/sessions/s1", headers))[0] == 404
+    await hub.stop()

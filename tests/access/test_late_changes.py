@@ -292,3 +292,24 @@ async def test_a_member_who_is_removed_while_a_command_waits_writes_nothing(
     rows = (await commands.list_messages(house.hub.door, OPERATOR, "s1", PageRequest(9))).rows
     assert "waits" not in [row.content for row in rows]
     assert [row.agentId for row in rows if row.role == "assistant"] == (["echo"] if waits_for_edit else ["stubborn"])
+
+
+async def test_a_member_who_becomes_a_viewer_gets_the_answers_to_its_queued_commands(house: House) -> None:
+    """Its cancel also applies to the chat that it overtook, and is then refused. The next command is answered."""
+    bob, events = await house.connect("bob"), house.hub.node.log.events
+    await bob.send(type="chat", agentId="gated", sessionId="s1", message=str(house.release))
+    await bob.until(lambda frame: frame.get("content") == "one ")
+    appends: list[tuple[Any, ...]] = []
+    append = events.append
+    events.append = lambda *args: appends.append(args)  # type: ignore[method-assign]
+    await bob.send(type="chat", agentId="echo", sessionId="s1", message="hello", ifBusy="parallel", ref=1)
+    await eventually(lambda: bool(appends))
+    await bob.send(type="cancel", sessionId="s1", ref=2)
+    await bob.send(type="chat", agentId="echo", sessionId="s1", message="more", ref=3)
+    await bob.until(lambda frame: frame.get("ref") == 2)
+    await house.give("bob", "viewer")
+    events.append = append  # type: ignore[method-assign]
+    for args in appends:
+        append(*args)
+    assert (await bob.until(lambda frame: frame.get("ref") == 1))["type"] == "accepted"
+    assert (await bob.until(lambda frame: frame.get("ref") == 3))["code"] == "denied"
