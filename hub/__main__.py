@@ -3,8 +3,6 @@
 import sys
 from importlib.util import find_spec
 
-from hub.extras import make_install_command
-
 CLI_PACKAGES = ("click", "dotenv", "packaging", "prompt_toolkit", "rich")
 
 
@@ -12,6 +10,8 @@ def main() -> None:
     """Run the command line. If packages of the extra `cli` are missing, exit and say how to install them."""
     missing = [name for name in CLI_PACKAGES if find_spec(name) is None]
     if missing:
+        from hub.extras import make_install_command
+
         sys.exit(f"hubbub: the command line needs {', '.join(missing)}: run {make_install_command('cli')}")
     from hub.cli.main import cli
 

@@ -14,7 +14,8 @@ import structlog
 
 from hub.text import escape_unprintable
 
-log = structlog.get_logger()
+# It writes records of every level: the logger of an agent's author has decided on the level already.
+agent_log = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET))
 
 HUB_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 ADAPTERS_FOLDER = os.path.join(HUB_FOLDER, "adapters", "")  # the code of adapters counts as the code of agents
@@ -115,7 +116,7 @@ class AgentLogHandler(logging.Handler):
             text = f"{record.msg!s:.200}" if isinstance(record.msg, str) else "a message that is not text"
             fields["not_shown"] = f"{type(error).__name__} at {os.path.basename(record.pathname)}:{record.lineno}"
         level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)  # the levels that structlog knows
-        log.log(level, _indent(text), **fields)
+        agent_log.log(level, _indent(text), **fields)
 
 
 def install_log_handler(level: int) -> None:

@@ -27,7 +27,7 @@ def hold_blobs(folder: Path) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -40,7 +40,7 @@ def try_to_unlink(folder: Path, paths: Iterable[Path]) -> bool:
         return True
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # several deletions may run at once
         unlink_all(paths)
         return True
     except BlockingIOError:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from hub.access.records import AuditEntry
 from hub.commands import table as commands
-from hub.errors import Denied, StorageUnavailable, Unauthenticated
+from hub.errors import Denied, StorageUnavailable, Unauthenticated, UnknownPrincipal
 from hub.ids import Key, id_of
 from hub.messages import Id
 from hub.web.api.session_shapes import PageLimit, read_page_limit
@@ -79,6 +79,6 @@ ROUTES = (
         tag="Usage",
         responses={200: AuditList},
         query=AuditQuery,
-        raises=(Unauthenticated, Denied, StorageUnavailable),
+        raises=(Unauthenticated, Denied, UnknownPrincipal, StorageUnavailable),
     ),
 )

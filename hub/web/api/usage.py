@@ -150,7 +150,7 @@ ROUTES = (
         tag=USAGE_TAG,
         responses={200: UsageList},
         query=UsageQuery,
-        raises=(Unauthenticated, Denied, StorageUnavailable),
+        raises=(Unauthenticated, Denied, UnknownPrincipal, StorageUnavailable),
     ),
     Route(
         method="GET",
