@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
@@ -15,6 +16,11 @@ from hub.plugins import find_plugins
 from hub.protocols import open_sized_protocol, protocol_plugins
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+# A shell that starts the tests in the background, or with nohup, ignores these signals; the hubs would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if sys.platform != "win32":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def without_skips(report: Report, what: str) -> Report:
