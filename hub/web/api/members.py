@@ -13,6 +13,7 @@ from hub.errors import BadId, Denied, LastOwner, StorageUnavailable, UnknownInvi
 from hub.messages import Id
 from hub.protocols.reading import check_id
 from hub.web import bodies
+from hub.web.api.session_shapes import read_session_id
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, Route, json_fields, json_response
 
@@ -49,43 +50,39 @@ class InviteList:
     more: Literal[False] = False
 
 
-def _read_session_id(request: web.Request) -> str:
-    return check_id("the session", request.match_info["id"])
-
-
 def _list_response(items: tuple[Any, ...]) -> web.Response:
     return web.json_response({"data": [json_fields(item) for item in items], "more": False})
 
 
 async def get_members(request: web.Request) -> web.Response:
     """List the members of a session with their roles."""
-    session_id = _read_session_id(request)
+    session_id = read_session_id(request)
     return _list_response(await commands.list_members(request.app[HUB_KEY], principal_of(request), session_id))
 
 
 async def patch_members(request: web.Request) -> web.Response:
     """Change the role of a member, or remove the member. It takes effect on open connections at once."""
-    session_id, body = _read_session_id(request), await bodies.read_body(request, MemberBody)
+    session_id, body = read_session_id(request), await bodies.read_body(request, MemberBody)
     members = await commands.change_member(request.app[HUB_KEY], principal_of(request), session_id, body.id, body.role)
     return _list_response(members)
 
 
 async def post_invite(request: web.Request) -> web.Response:
     """Make a link that gives everyone who opens it a role in the session."""
-    session_id, body = _read_session_id(request), await bodies.read_body(request, InviteBody)
+    session_id, body = read_session_id(request), await bodies.read_body(request, InviteBody)
     invite = await commands.create_invite(request.app[HUB_KEY], principal_of(request), session_id, body.role, body.days)
     return json_response(invite, status=201)
 
 
 async def get_invites(request: web.Request) -> web.Response:
     """List the valid invites of a session. The links are not listed: they were shown once."""
-    session_id = _read_session_id(request)
+    session_id = read_session_id(request)
     return _list_response(await commands.list_invites(request.app[HUB_KEY], principal_of(request), session_id))
 
 
 async def delete_invite(request: web.Request) -> web.Response:
     """Revoke an invite. Those who have used its link stay members."""
-    session_id, invite_id = _read_session_id(request), check_id("the invite", request.match_info["invite"])
+    session_id, invite_id = read_session_id(request), check_id("the invite", request.match_info["invite"])
     await commands.revoke_invite(request.app[HUB_KEY], principal_of(request), session_id, invite_id)
     return web.Response(status=204)
 

@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from hub.commands.history import END_OF_TIME
 from hub.errors import BadQuery
 from hub.messages import Id, Order, Page, PageRequest
+from hub.protocols.reading import check_id
 from hub.web.routes import json_fields, limits_of
 from hub.web.sse import LastEventId
 
@@ -89,6 +90,11 @@ class PageBody(Struct, Generic[T], frozen=True):
     data: list[T]
     more: bool
     next: str | None = None
+
+
+def read_session_id(request: web.Request) -> str:
+    """Return the session id in the path. Raises BadId."""
+    return check_id("the session", request.match_info["id"])
 
 
 def read_page_request(request: web.Request, query: SessionListQuery | PageQuery) -> PageRequest:

@@ -38,7 +38,7 @@ from hub.messages import (
     SessionSummary,
 )
 from hub.protocols.extended import event_fields, notice_fields
-from hub.protocols.reading import check_id, convert
+from hub.protocols.reading import convert
 from hub.web import bodies
 from hub.web.api.session_shapes import (
     ChatQuery,
@@ -51,16 +51,13 @@ from hub.web.api.session_shapes import (
     SessionListQuery,
     page_response,
     read_page_request,
+    read_session_id,
 )
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, json_response, limits_of, read_query
 from hub.web.sse import EventStream, LastEventId, read_last_event_id, wants_stream
 
 CHAT_EXAMPLE = '{"agentId":"main","message":"hello"}'
-
-
-def _read_session_id(request: web.Request) -> str:
-    return check_id("the session", request.match_info["id"])
 
 
 async def get_sessions(request: web.Request) -> web.Response:
@@ -87,7 +84,7 @@ async def post_session(request: web.Request) -> web.Response:
 async def show_session(request: web.Request) -> web.Response:
     """Show the state of a session: its head, its runs and its open questions."""
     return json_response(
-        await commands.get_session(request.app[HUB_KEY], principal_of(request), _read_session_id(request))
+        await commands.get_session(request.app[HUB_KEY], principal_of(request), read_session_id(request))
     )
 
 
@@ -101,13 +98,13 @@ async def patch_session(request: web.Request) -> web.Response:
     if not changes:
         raise BadFrame(f"the body has neither title nor metadata: send for example {LabelBody.example}")
     return json_response(
-        await commands.relabel(request.app[HUB_KEY], principal_of(request), _read_session_id(request), changes)
+        await commands.relabel(request.app[HUB_KEY], principal_of(request), read_session_id(request), changes)
     )
 
 
 async def delete_one_session(request: web.Request) -> web.Response:
     """Delete a session with its messages, events and files, and stop its runs."""
-    await commands.delete_session(request.app[HUB_KEY], principal_of(request), _read_session_id(request))
+    await commands.delete_session(request.app[HUB_KEY], principal_of(request), read_session_id(request))
     return web.Response(status=204)
 
 
@@ -125,7 +122,7 @@ async def post_clear(request: web.Request) -> web.Response:
 
 async def get_messages(request: web.Request) -> web.Response:
     """List the finished messages of a session, oldest first by default."""
-    session_id, page_request = _read_session_id(request), read_page_request(request, read_query(request, PageQuery))
+    session_id, page_request = read_session_id(request), read_page_request(request, read_query(request, PageQuery))
     return page_response(
         await commands.list_messages(request.app[HUB_KEY], principal_of(request), session_id, page_request)
     )
@@ -138,7 +135,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     `Last-Event-ID`, or starts after `afterSeq`. Without a cursor, it starts like a new subscription of a WebSocket.
     """
     hub, principal, query = request.app[HUB_KEY], principal_of(request), read_query(request, EventsQuery)
-    session_id = _read_session_id(request)
+    session_id = read_session_id(request)
     if not wants_stream(request):
         page = await commands.read_events(hub, principal, session_id, query.afterSeq or 0)
         data = [event_fields(event) for event in page.data]
@@ -169,7 +166,7 @@ async def post_chat(request: web.Request) -> web.StreamResponse:
     the run's events. A request that is repeated with the same `Idempotency-Key` gets the same run.
     """
     hub, principal = request.app[HUB_KEY], principal_of(request)
-    command = await _read_chat(request, _read_session_id(request))
+    command = await _read_chat(request, read_session_id(request))
     wait = read_query(request, ChatQuery).wait
     if wants_stream(request):
         async with EventStream(request) as stream:
@@ -184,13 +181,13 @@ async def post_chat(request: web.Request) -> web.StreamResponse:
 async def post_cancel(request: web.Request) -> web.Response:
     """Stop one run of a session, or all its runs."""
     body = await bodies.read_fields(request, '{"runId":"r1"}')
-    command = convert({**body, "sessionId": _read_session_id(request)}, Cancel, limits_of(request))
+    command = convert({**body, "sessionId": read_session_id(request)}, Cancel, limits_of(request))
     return web.json_response(notice_fields(await commands.cancel(request.app[HUB_KEY], principal_of(request), command)))
 
 
 async def post_resume(request: web.Request) -> web.Response:
     """Answer an open question of a run."""
-    body = {**await bodies.read_fields(request, Resume.example), "sessionId": _read_session_id(request)}
+    body = {**await bodies.read_fields(request, Resume.example), "sessionId": read_session_id(request)}
     command = convert(body, Resume, limits_of(request))
     return web.json_response(notice_fields(await commands.resume(request.app[HUB_KEY], principal_of(request), command)))
 
