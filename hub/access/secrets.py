@@ -3,11 +3,12 @@
 import hashlib
 import hmac
 import re
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 # Of a key, a browser's cookie, a one-time link of a person, an invite link of a session, and a ticket.
 TokenKind = Literal["hk", "hb", "hi", "hs", "ht"]
-SECRET_BYTES = 20
+ID_BYTES, SECRET_BYTES = 8, 20
 TOKEN_PATTERN = re.compile(r"(hk|hb|hi|hs|ht)_([0-9a-f]{16})_([0-9a-f]{40})")
 
 
@@ -25,6 +26,11 @@ class Token(NamedTuple):
     @property
     def digest(self) -> str:
         return hash_secret(self.secret)
+
+
+def make_token(kind: TokenKind, new_secret: Callable[[int], str]) -> Token:
+    """Return a new token. *new_secret* returns random bytes in hex."""
+    return Token(kind, new_secret(ID_BYTES), new_secret(SECRET_BYTES))
 
 
 def parse_token(text: str) -> Token | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import attrs
 
 from hub.access.principal import Principal
-from hub.access.secrets import SECRET_BYTES, Token, is_secret_of, parse_token
+from hub.access.secrets import is_secret_of, make_token, parse_token
 
 FIRST_USE_MS = 30_000
 EVENT_TICKET_MS = 3_600_000
@@ -44,7 +44,7 @@ class Tickets:
 
     def issue(self, principal: Principal, origin: str | None, session_id: str | None) -> str:
         """Return a new ticket."""
-        token = Token("ht", self.new_secret(8), self.new_secret(SECRET_BYTES))
+        token = make_token("ht", self.new_secret)
         while len(own_ids := self._ids_by_principal.get(principal.id, {})) >= MAX_OWN_TICKETS:
             self._remove(next(iter(own_ids)))
         while len(self._tickets) >= MAX_TICKETS:

@@ -6,7 +6,7 @@ import attrs
 
 from hub.access.principal import Principal
 from hub.access.records import Grant, SessionInvite, SessionRole
-from hub.access.secrets import SECRET_BYTES, Token
+from hub.access.secrets import make_token
 from hub.commands.enforcing import announce_role, recheck_session
 from hub.commands.guard import change_grants, check_again, use_session
 from hub.commands.hub import Hub
@@ -82,7 +82,7 @@ async def create_invite(hub: Hub, principal: Principal, session_id: str, role: I
     Raises UnknownSession, SessionDeleted, StorageUnavailable.
     """
     key, seams = hub.make_key(principal, session_id), hub.node.seams
-    token, now = Token("hs", seams.new_secret(8), seams.new_secret(SECRET_BYTES)), seams.now()
+    token, now = make_token("hs", seams.new_secret), seams.now()
     record = SessionInvite(
         id=token.id,
         key=key,

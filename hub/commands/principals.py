@@ -8,7 +8,7 @@ import attrs
 from hub.access.permissions import BROADCAST_PREFIX
 from hub.access.principal import Principal
 from hub.access.records import Credential, Grant, PrincipalKind, PrincipalRecord, TenantRole, make_name
-from hub.access.secrets import SECRET_BYTES, Token, TokenKind
+from hub.access.secrets import make_token
 from hub.commands.enforcing import refresh_clients
 from hub.commands.guard import change_grants
 from hub.commands.hub import Hub
@@ -48,7 +48,9 @@ async def create_key(
     *agents* limits the key to these agents. Raises AmbiguousName, BadFrame if an existing principal has another role,
     and StorageUnavailable.
     """
-    token, expires = _make_token(hub, "hk"), 0 if days is None else hub.node.seams.now() + int(days * DAY_MS)
+    token, expires = make_token("hk", hub.node.seams.new_secret), (
+        0 if days is None else hub.node.seams.now() + int(days * DAY_MS)
+    )
     async with hub.directory.creation_lock:
         record = await _find_or_make(hub, name, tenant, "program", role)
         credential = Credential(
@@ -91,7 +93,7 @@ async def invite_person(
 
     Raises the errors of create_key().
     """
-    token, now = _make_token(hub, "hi"), hub.node.seams.now()
+    token, now = make_token("hi", hub.node.seams.new_secret), hub.node.seams.now()
     async with hub.directory.creation_lock:
         record = await _find_or_make(hub, name, tenant, "person", role)
         credential = Credential(
@@ -196,7 +198,3 @@ async def _find_or_make(
         created=hub.node.seams.now(),
     )
     return records[0] if records else new_record
-
-
-def _make_token(hub: Hub, kind: TokenKind) -> Token:
-    return Token(kind, hub.node.seams.new_secret(8), hub.node.seams.new_secret(SECRET_BYTES))

@@ -5,7 +5,7 @@ import attrs
 from hub.access.permissions import SESSION_ROLES
 from hub.access.principal import LOCAL, NOBODY, OPERATOR, Principal, make_principal
 from hub.access.records import Credential, Grant, PrincipalRecord, SessionRole, make_name
-from hub.access.secrets import SECRET_BYTES, Token, is_secret_of, parse_token
+from hub.access.secrets import Token, is_secret_of, make_token, parse_token
 from hub.commands.client import ClientHandle
 from hub.commands.directory import ForeignUser
 from hub.commands.enforcing import announce_role, recheck_client, refresh_clients
@@ -165,7 +165,7 @@ def _make_guest(hub: Hub, tenant: str, name: str) -> tuple[PrincipalRecord, Cred
 def make_browser_credential(hub: Hub, principal_id: str) -> tuple[Credential, str]:
     """Return the credential of a browser, and the value of its cookie."""
     seams = hub.node.seams
-    token, now = Token("hb", seams.new_secret(8), seams.new_secret(SECRET_BYTES)), seams.now()
+    token, now = make_token("hb", seams.new_secret), seams.now()
     credential = Credential(
         id=token.id,
         principal=principal_id,
