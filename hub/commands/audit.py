@@ -11,7 +11,7 @@ from hub.access.records import AuditEntry
 from hub.errors import StorageUnavailable
 from hub.observe.rare_log import RareLog
 from hub.seams import Seams
-from hub.storage.log import AccessStore
+from hub.storage.access_store import AccessStore
 
 MAX_WAITING_ENTRIES = 10_000  # while the log cannot be written; more are lost
 MAX_REFUSALS = 10  # entries for refusals between two saves, for each group of principals

@@ -10,7 +10,7 @@ from hub.access.records import Credential, CredentialKind, PrincipalRecord, Tena
 from hub.access.secrets import hash_secret, is_secret_of, parse_token
 from hub.errors import CredentialExpired, CredentialRevoked, Unauthenticated
 from hub.seams import Seams
-from hub.storage.log import AccessStore
+from hub.storage.access_store import AccessStore
 
 CACHE_SIZE = 10_000  # credentials in memory; the oldest go first
 UNKNOWN_DIGEST = hash_secret("")  # compared if the credential is unknown: the work is the same

@@ -15,7 +15,7 @@ from hub.access.records import Quota, UsageRecord
 from hub.days import next_midnight, to_day
 from hub.errors import PrincipalQuotaExceeded, StorageUnavailable
 from hub.seams import Seams
-from hub.storage.log import AccessStore
+from hub.storage.access_store import AccessStore
 
 log = structlog.get_logger()
 

@@ -11,7 +11,8 @@ from hub.errors import SessionDeleted
 from hub.ids import Key, id_of
 from hub.sessions.hosts import SessionHost
 from hub.sessions.session import LiveSession
-from hub.storage.log import AccessStore, SessionStore
+from hub.storage.access_store import AccessStore
+from hub.storage.log import SessionStore
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)

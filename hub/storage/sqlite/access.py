@@ -17,7 +17,7 @@ from hub.access.records import (
     UsageRecord,
 )
 from hub.ids import Key
-from hub.storage.log import AccessRecord, AccessStore
+from hub.storage.access_store import AccessRecord, AccessStore
 from hub.storage.sqlite.access_rows import (
     AccessChange,
     AuditAddition,

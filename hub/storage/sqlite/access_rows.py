@@ -8,7 +8,7 @@ import attrs
 
 from hub.access.records import AuditEntry, Credential, Grant, PrincipalRecord, Quota, SessionInvite, UsageRecord
 from hub.ids import Key
-from hub.storage.log import AccessRecord
+from hub.storage.access_store import AccessRecord
 from hub.storage.sqlite.event_rows import to_json
 
 
