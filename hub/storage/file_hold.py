@@ -6,6 +6,7 @@ as it copies. A lock ends with its process, so a killed backup holds nothing bac
 
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from hub.storage.blob_files import unlink_all
 
 if sys.platform != "win32":
     import fcntl
+
+# Deletions of one hub take turns, so that none of them mistakes another one for a backup. They are short.
+_deleting = threading.Lock()
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def hold_blobs(folder: Path) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # several backups may run at once
         yield
     finally:
         os.close(descriptor)
@@ -39,13 +43,14 @@ def try_to_unlink(folder: Path, paths: Iterable[Path]) -> bool:
         unlink_all(paths)
         return True
     descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # several deletions may run at once
-        unlink_all(paths)
-        return True
-    except BlockingIOError:
-        return False
-    finally:
-        # A child of the hub that was forked meanwhile has the descriptor, too: closing it here would not end the lock.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
+    with _deleting:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unlink_all(paths)
+            return True
+        except BlockingIOError:
+            return False
+        finally:
+            # A child of the hub that was forked meanwhile has the descriptor, too: closing it would not end the lock.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
