@@ -1,13 +1,14 @@
 """Use case: read the metrics of a node. No metric contains the name of a session or a user."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
 from hub.access.principal import Principal
 from hub.commands.hub import Hub
 from hub.observe.counters import Counters
+from hub.sessions.run import ActiveRun
 from hub.storage.records import CommitTotals
 
 
@@ -16,6 +17,7 @@ class NodeFigures:
     """The metrics of a node: its current gauges, and its counters since the start.
 
     *subscriptions* has the number for each protocol. *written_bytes* and *catch_ups* include open connections.
+    *active_runs* and *queued_runs* have the number for each agent.
     """
 
     connections: int
@@ -24,8 +26,8 @@ class NodeFigures:
     written_bytes: int
     catch_ups: int
     sessions: int
-    active_runs: int
-    queued_runs: int
+    active_runs: Mapping[str, int]
+    queued_runs: Mapping[str, int]
     commits: CommitTotals
     counters: Counters
 
@@ -44,8 +46,13 @@ async def read_metrics(hub: Hub, principal: Principal) -> NodeFigures:
         written_bytes=counters.sent_bytes + sum(connection.transport.written_bytes for connection in connections),
         catch_ups=counters.catch_ups + sum(connection.catchup.task_count for connection in connections),
         sessions=len(sessions),
-        active_runs=sum(len(session.active_runs) for session in sessions),
-        queued_runs=sum(len(session.queued_runs) for session in sessions),
+        active_runs=_count_by_agent(hub, (run for session in sessions for run in session.active_runs.values())),
+        queued_runs=_count_by_agent(hub, (run for session in sessions for run in session.queued_runs)),
         commits=hub.node.log.commit_totals,
         counters=counters,
     )
+
+
+def _count_by_agent(hub: Hub, runs: Iterable[ActiveRun]) -> Mapping[str, int]:
+    """Return the number of runs for each agent of the hub, and for removed agents that still have runs."""
+    return dict.fromkeys((agent.id for agent in hub.node.agents.all()), 0) | Counter(run.record.agentId for run in runs)

@@ -53,7 +53,7 @@ async def test_connections_chats_runs_and_commits_are_counted(hub: Hub, base: st
     assert metrics["hubbub_subscriptions", "plain"] == metrics["hubbub_subscriptions", "hubbub.v1"] == 1
     assert metrics["hubbub_chats_total",] == metrics["hubbub_runs_started_total", "echo"] == 1
     assert metrics["hubbub_runs_ended_total", "echo", "end_turn"] == 1
-    assert metrics["hubbub_runs_going",] == metrics["hubbub_runs_waiting",] == 0
+    assert metrics["hubbub_runs_going", "echo"] == metrics["hubbub_runs_waiting", "echo"] == 0
     assert metrics["hubbub_events_total",] == extended.frames[-1]["seq"]
     assert metrics["hubbub_log_commit_seconds_count",] == hub.node.log.commit_totals.commits > 1
     assert metrics["hubbub_log_commit_seconds_sum",] > 0
@@ -61,16 +61,19 @@ async def test_connections_chats_runs_and_commits_are_counted(hub: Hub, base: st
 
 
 async def test_running_and_queued_runs_are_counted(hub: Hub, tmp_path: Path) -> None:
-    """And cancelled runs, after their end."""
+    """By agent. And cancelled runs, after their end."""
     await hub.start()
     client = await hub.connect(extended=True)
     for _ in range(3):
         await client.send(type="chat", agentId="gated", sessionId="s1", message=str(tmp_path / "never"))
-    metrics = await until(hub, lambda metrics: metrics["hubbub_runs_waiting",] == 2)
-    assert metrics["hubbub_runs_going",] == 1 and metrics["hubbub_runs_started_total", "gated"] == 1
+    metrics = await until(hub, lambda metrics: metrics["hubbub_runs_waiting", "gated"] == 2)
+    assert metrics["hubbub_runs_going", "echo"] == metrics["hubbub_runs_waiting", "echo"] == 0
+    assert metrics["hubbub_runs_going", "gated"] == 1 and metrics["hubbub_runs_started_total", "gated"] == 1
     await client.send(type="cancel", sessionId="s1")
     await until(hub, lambda metrics: metrics.get(("hubbub_runs_ended_total", "gated", "cancelled")) == 3)
-    await until(hub, lambda metrics: metrics["hubbub_runs_going",] == metrics["hubbub_runs_waiting",] == 0)
+    await until(
+        hub, lambda metrics: metrics["hubbub_runs_going", "gated"] == metrics["hubbub_runs_waiting", "gated"] == 0
+    )
 
 
 async def test_the_counters_include_closed_connections(hub: Hub) -> None:
@@ -181,7 +184,7 @@ async def test_the_wait_in_the_queue_is_measured(hub: Hub, tmp_path: Path) -> No
     start = asyncio.get_running_loop().time()
     for _ in range(2):
         await client.send(type="chat", agentId="gated", sessionId="s1", message=str(tmp_path / "gate"))
-    await until(hub, lambda metrics: metrics["hubbub_runs_waiting",] == 1)
+    await until(hub, lambda metrics: metrics["hubbub_runs_waiting", "gated"] == 1)
     (tmp_path / "gate").touch()
     for _ in range(2):
         await client.until_done()

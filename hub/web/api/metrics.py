@@ -22,6 +22,13 @@ PROCESS_REGISTRY = CollectorRegistry()
 ProcessCollector(registry=PROCESS_REGISTRY)
 
 
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for label_value, number in values.items():
+        family.add_metric([label_value], number)
+    return family
+
+
 def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(name, text, value)
 
@@ -61,12 +68,8 @@ class NodeCollector(Collector):
     def _client_metrics(self) -> Iterator[Metric]:
         figures = self.figures
         yield GaugeMetricFamily("hubbub_connections", "Connected clients.", figures.connections)
-        subscriptions = GaugeMetricFamily(
-            "hubbub_subscriptions", "Subscriptions of clients to sessions.", labels=["protocol"]
-        )
-        for protocol, count in figures.subscriptions.items():
-            subscriptions.add_metric([protocol], count)
-        yield subscriptions
+        text = "Subscriptions of clients to sessions."
+        yield _gauges("hubbub_subscriptions", text, "protocol", figures.subscriptions)
         yield GaugeMetricFamily(
             "hubbub_lagging_subscriptions", "Subscriptions that are served from the log.", figures.lagging_subscriptions
         )
@@ -90,8 +93,8 @@ class NodeCollector(Collector):
     def _session_metrics(self) -> Iterator[Metric]:
         figures, counters = self.figures, self.counters
         yield GaugeMetricFamily("hubbub_sessions", "Sessions in memory.", figures.sessions)
-        yield GaugeMetricFamily("hubbub_runs_going", "Running runs.", figures.active_runs)
-        yield GaugeMetricFamily("hubbub_runs_waiting", "Queued runs.", figures.queued_runs)
+        yield _gauges("hubbub_runs_going", "Running runs.", "agent", figures.active_runs)
+        yield _gauges("hubbub_runs_waiting", "Queued runs.", "agent", figures.queued_runs)
         yield _counter("hubbub_chats", "Accepted chat messages.", counters.chats)
         yield _counters("hubbub_runs_started", "Started runs.", ["agent"], counters.run_starts)
         yield _counters("hubbub_runs_ended", "Ended runs.", ["agent", "stop_reason"], counters.run_ends)
@@ -120,9 +123,7 @@ class NodeCollector(Collector):
         yield _histogram("hubbub_loop_lag_seconds", text, counters.loop_lags)
         text = "Largest delay of the event loop since the start."
         yield GaugeMetricFamily("hubbub_loop_lag_worst_seconds", text, counters.worst_loop_lag)
-        version = GaugeMetricFamily("hubbub_build_info", "The version of the hub; always 1.", labels=["version"])
-        version.add_metric([__version__], 1)
-        yield version
+        yield _gauges("hubbub_build_info", "The version of the hub; always 1.", "version", {__version__: 1})
 
 
 async def get_metrics(request: web.Request) -> web.Response:
