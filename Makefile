@@ -11,8 +11,8 @@ $(shell test -x $(BIN)/python || rm -rf .venv)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install model run surface wheel test package lint lint-js types torture-short torture fuzz coverage bench \
-	screenshots constraints clean
+.PHONY: help install model run surface wheel test package clients lint lint-js types torture-short torture fuzz coverage \
+	bench screenshots constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -34,11 +34,14 @@ wheel: $(BIN)/python ## build the wheel in dist/
 	@rm -rf build/lib build/bdist.* dist
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . && ls dist/*.whl
 
-test: .venv/.test-$(KEY) ## run all tests except those of torture, fuzz and package
-	$(BIN)/python -m pytest -n 2 --ignore=tests/torture --ignore=tests/fuzz --ignore=tests/package
+test: .venv/.test-$(KEY) ## run all tests except those of torture, fuzz, package and clients
+	$(BIN)/python -m pytest -n 2 --ignore=tests/torture --ignore=tests/fuzz --ignore=tests/package --ignore=tests/clients
 
 package: .venv/.test-$(KEY) ## install the wheel into a bare environment, and run it with the local model, 1 minute
 	$(BIN)/python -m pytest tests/package
+
+clients: .venv/.test-$(KEY) ## run clients of other projects from PyPI and npm; ARGS='-k NAME' runs one
+	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 torture-short: .venv/.test-$(KEY) ## test kills, stops, power cuts, bad disks and bad agents for 3 minutes
 	$(BIN)/python -m pytest tests/torture
@@ -52,7 +55,7 @@ fuzz: .venv/.fuzz-$(KEY) ## send 100,000 random frames and Autobahn's cases to a
 coverage: .venv/.test-$(KEY) ## measure the branches of hub/ that the tests run, 15 minutes; fails under 90 %
 	@rm -rf build/coverage && mkdir -p build/coverage
 	$(BIN)/python -m coverage run -m pytest -n 2 -m 'not exact' --ignore=tests/torture --ignore=tests/fuzz \
-		--ignore=tests/package
+		--ignore=tests/package --ignore=tests/clients
 	@$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage json --quiet -o build/coverage/report.json
 	@$(BIN)/python scripts/check_coverage.py && $(BIN)/python -m coverage report --skip-covered
 
@@ -69,7 +72,7 @@ lint: .venv/.lint-$(KEY) ## run black, isort, flake8 and codespell
 
 lint-js: build/lint_js/.installed ## run tsc and eslint on the JavaScript; needs npm
 	build/lint_js/node_modules/.bin/tsc -p scripts/lint_js
-	build/lint_js/node_modules/.bin/eslint -c build/lint_js/eslint.config.js hub/client_js hub/console hub/reference tests/support/javascript
+	build/lint_js/node_modules/.bin/eslint -c build/lint_js/eslint.config.js hub/client_js hub/console hub/reference tests/support/javascript tests/clients
 
 types: .venv/.types-$(KEY) ## run mypy
 	$(BIN)/python -m mypy

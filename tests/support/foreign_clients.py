@@ -1,0 +1,125 @@
+"""Programs that use a client of another project, each with its packages in an environment of its own.
+
+A program is a file of Python or JavaScript in tests/clients/programs/. Its header names its packages with exact
+versions, in the form of inline script metadata (PEP 723), also in JavaScript. The packages are installed once into
+build/clients/. A program is called with a URL and the name of one of its functions, and prints the result as JSON.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from support.documents import ROOT
+
+PROGRAMS = ROOT / "tests" / "clients" / "programs"
+ENVIRONMENTS = ROOT / "build" / "clients"
+INSTALL_SECONDS, RUN_SECONDS = 500, 100
+
+
+@attrs.frozen
+class ForeignClient:
+    """One program. Its id is the stem of its file."""
+
+    file: Path
+
+    @property
+    def id(self) -> str:
+        return self.file.stem
+
+    @property
+    def is_python(self) -> bool:
+        return self.file.suffix == ".py"
+
+    @property
+    def folder(self) -> Path:
+        """The environment of this client."""
+        return ENVIRONMENTS / self.id
+
+    def list_packages(self) -> list[str]:
+        """Return the packages with their versions, from the header of the program."""
+        mark = "#" if self.is_python else "//"
+        block = re.search(rf"^{mark} /// script\n(.*?)^{mark} ///$", self.file.read_text(), re.MULTILINE | re.DOTALL)
+        assert block is not None, f"{self.file} has no header with its packages"
+        text = re.sub(rf"^{mark} ?", "", block[1], flags=re.MULTILINE)
+        packages: list[str] = tomllib.loads(text)["dependencies"]
+        return packages
+
+    def list_functions(self) -> list[str]:
+        """Return the names of the functions at the top level of the program."""
+        return re.findall(r"^(?:async )?(?:def|function) (\w+)", self.file.read_text(), re.MULTILINE)
+
+    async def run(self, function: str, url: str, *arguments: str) -> Any:
+        """Call a function of the program, and return its result. If the program fails, fail with its output."""
+        command = await asyncio.to_thread(self._install)
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(("HUBBUB_", "OPENAI_"))}
+        environ |= {"PYTHONPATH": str(PROGRAMS), "HOME": str(self.folder / "home"), "NO_COLOR": "1"}
+        process = await asyncio.create_subprocess_exec(
+            *(*command, url, function, *arguments),
+            cwd=self.folder,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            out, errors = await asyncio.wait_for(process.communicate(), RUN_SECONDS)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode == 0, errors.decode()[-4000:]
+        return json.loads(out.decode().splitlines()[-1])
+
+    def _install(self) -> list[str]:
+        """Install the packages if necessary, and return the command that starts the program."""
+        (self.folder / "home").mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several pytest workers can run this at the same time
+            return self._install_python() if self.is_python else self._install_javascript()
+
+    def _install_python(self) -> list[str]:
+        stamp, packages = self.folder / "installed.txt", self.list_packages()
+        content = "\n".join([sys.version, *packages])
+        python = self.folder / "venv" / "bin" / "python"
+        if not stamp.is_file() or stamp.read_text() != content:
+            _call(sys.executable, "-m", "venv", "--clear", str(self.folder / "venv"))
+            _call(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
+            stamp.write_text(content)
+        return [str(python), str(self.file)]
+
+    def _install_javascript(self) -> list[str]:
+        if shutil.which("npm") is None:
+            pytest.skip("no Node.js here: install node and npm")
+        manifest, stamp, packages = self.folder / "package.json", self.folder / "installed.json", self.list_packages()
+        versions = dict(package.rsplit("@", 1) for package in packages)
+        content = json.dumps({"private": True, "type": "module", "dependencies": versions}, indent=2)
+        if not stamp.is_file() or stamp.read_text() != content:
+            manifest.write_text(content)
+            _call("npm", "install", "--no-audit", "--no-fund", "--silent", folder=self.folder)
+            stamp.write_text(content)
+        for file in (self.file, PROGRAMS / "scenario.mjs"):  # modules are found from the folder of the program
+            shutil.copy(file, self.folder)
+        newer_node = self.folder / "node_modules" / ".bin" / "node"  # of the package `node`
+        return [str(newer_node) if newer_node.exists() else "node", str(self.folder / self.file.name)]
+
+
+def _call(*command: str, folder: Path | None = None) -> None:
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+
+
+def parametrize(kind: str, function: str) -> pytest.MarkDecorator:
+    """Return a mark that runs a test with each client of *kind* (a folder of programs) that has *function*."""
+    programs = [ForeignClient(file) for file in sorted((PROGRAMS / kind).iterdir()) if file.suffix in (".py", ".mjs")]
+    clients = [client for client in programs if function in client.list_functions()]
+    assert clients, f"no program in {kind} has the function {function}"
+    return pytest.mark.parametrize("client", clients, ids=lambda client: client.id)
