@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-# Of a key, a browser's cookie, a one-time link of a person, an invite link of a session, and a ticket.
-TokenKind = Literal["hk", "hb", "hi", "hs", "ht"]
+# Of a key, a browser's cookie, a one-time link of a person, an invite link of a session, a ticket, and a probe.
+TokenKind = Literal["hk", "hb", "hi", "hs", "ht", "hp"]
 ID_BYTES, SECRET_BYTES = 8, 20
-TOKEN_PATTERN = re.compile(r"(hk|hb|hi|hs|ht)_([0-9a-f]{16})_([0-9a-f]{40})")
+TOKEN_PATTERN = re.compile(r"(hk|hb|hi|hs|ht|hp)_([0-9a-f]{16})_([0-9a-f]{40})")
 
 
 class Token(NamedTuple):

@@ -51,6 +51,34 @@ def call_operator(settings: Settings, command: str, /, **fields: Any) -> Operato
         exit_with(error)
 
 
+def call_running_hub(settings: Settings, command: str, /, **fields: Any) -> Any:
+    """Return the result of a command of the running hub. Raises CommandFailed, also if no hub runs."""
+    sock = _connect_or_fail(settings)
+    if sock is None:
+        raise CommandFailed(f"no hub runs on the data folder {settings.data}: start it first, or name its --data")
+    with closing(sock):
+        return _post(sock, command, fields).result
+
+
+def read_from_control(settings: Settings, path: str) -> str | None:
+    """Return the text at a path of the control socket, or None if no hub runs. Raises CommandFailed."""
+    sock = _connect_or_fail(settings)
+    if sock is None:
+        return None
+    with closing(sock):
+        status, text = _request(sock, "GET", path)
+    if status != 200:
+        raise CommandFailed(f"the hub answers with status {status}: {text.strip()}")
+    return text
+
+
+def _connect_or_fail(settings: Settings) -> socket.socket | None:
+    try:
+        return _connect(settings.data / CONTROL_SOCKET)
+    except OSError as error:
+        raise CommandFailed(f"{settings.data / CONTROL_SOCKET} cannot be used: {error.strerror}") from None
+
+
 def _connect(path: Path) -> socket.socket | None:
     """Return a connection to the running hub, or None if no hub listens. Raises CommandFailed, OSError."""
     if sys.platform == "win32":
@@ -72,18 +100,24 @@ def _connect(path: Path) -> socket.socket | None:
 
 
 def _post(sock: socket.socket, name: str, fields: Mapping[str, Any]) -> OperatorAnswer:
+    status, text = _request(sock, "POST", f"/commands/{name}", json.dumps(fields))
+    body = json.loads(text)
+    if status != 200:
+        raise CommandFailed(body["error"])
+    return msgspec.convert(body, OperatorAnswer)
+
+
+def _request(sock: socket.socket, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+    """Return the status and the body of a response. Raises CommandFailed."""
     connection = HTTPConnection("hub")
     connection.sock = sock
     try:
-        connection.request("POST", f"/commands/{name}", json.dumps(fields), {"Content-Type": "application/json"})
+        connection.request(method, path, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
-        body = json.loads(response.read())
+        return response.status, response.read().decode()
     except (OSError, HTTPException, ValueError):
         text = "the hub did not answer, so the command may be carried out or not: look at the output of the hub"
         raise CommandFailed(text) from None
-    if response.status != 200:
-        raise CommandFailed(body["error"])
-    return msgspec.convert(body, OperatorAnswer)
 
 
 async def _run_offline(settings: Settings, name: str, fields: Mapping[str, Any]) -> OperatorAnswer:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from hub.cli.sources import CONFIG_KEY, CommandSources
+from hub.cli.sources import CONFIG_KEY, CommandSources, load_sources
 from hub.setting_sources import LoadedSettings
 from hub.settings import ConfigError, Settings
 
@@ -23,10 +23,8 @@ def load_settings_or_exit(flags: Mapping[str, Any]) -> Settings:
 
 def load_or_exit(flags: Mapping[str, Any]) -> LoadedSettings:
     """Return the settings of the running command, with their origins. If they are wrong, exit with code 2."""
-    context = click.get_current_context()
-    sources: CommandSources = context.obj
     try:
-        return sources.load(flags, context.meta.get(CONFIG_KEY))
+        return load_sources(flags)
     except ConfigError as error:
         exit_with(error)
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from hub import __version__
 from hub.cli.backups import BACKUP_COMMANDS
+from hub.cli.doctor.command import run_doctor
 from hub.cli.exports import EXPORT_COMMANDS
 from hub.cli.failures import exit_with, load_or_exit, load_settings_or_exit, make_reloader
 from hub.cli.first_project import write_first_agents
@@ -105,7 +106,7 @@ def _add_config_option(command: click.Command) -> None:
 
 
 for command in (
-    *(print_settings, write_first_agents, fetch_model),
+    *(print_settings, write_first_agents, fetch_model, run_doctor),
     *(*REMOTE_COMMANDS, *EXPORT_COMMANDS, *OPERATOR_GROUPS, *OVERSIGHT_COMMANDS, *BACKUP_COMMANDS),
 ):
     cli.add_command(command)

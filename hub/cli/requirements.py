@@ -15,7 +15,7 @@ def find_missing_lines(file: Path) -> tuple[str, ...]:
     If the file does not exist, there are no such lines. Options of pip (`-r`, `-e`) and addresses are ignored, because
     only pip understands them.
     """
-    return tuple(line for line in _read_lines(file) if not _is_met(line))
+    return tuple(line for line in _read_lines(file) if not is_line_met(line))
 
 
 def has_pip_lines(file: Path) -> bool:
@@ -44,7 +44,8 @@ def _parse(line: str) -> Requirement | None:
         return None
 
 
-def _is_met(line: str) -> bool:
+def is_line_met(line: str) -> bool:
+    """Return whether the installed packages meet a line. A line for other machines, or for pip alone, is met."""
     requirement = _parse(line)
     if requirement is None or requirement.marker is not None and not requirement.marker.evaluate():
         return True

@@ -69,3 +69,10 @@ def open_sources() -> CommandSources:
     sources = CommandSources(environ=dict(os.environ), folder=Path().absolute())
     sources.use_env_file(read_env_file(sources.folder))
     return sources
+
+
+def load_sources(flags: Mapping[str, Any]) -> LoadedSettings:
+    """Return the settings of the running command, with their origins. Raises ConfigError."""
+    context = click.get_current_context()
+    sources: CommandSources = context.obj
+    return sources.load(flags, context.meta.get(CONFIG_KEY))

@@ -144,6 +144,7 @@ OPERATOR_COMMANDS: dict[str, OperatorCommand] = {
     "erase_principal": OperatorCommand(commands.erase_principal, _PrincipalName),
     "export_principal": OperatorCommand(commands.export_principal, _PrincipalName, present_principal_data),
     "export_messages": OperatorCommand(commands.export_messages, _MessagePosition, present_message_page),
+    "make_probe_token": OperatorCommand(commands.make_probe_token, _NoArguments),
 }
 
 

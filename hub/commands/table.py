@@ -24,6 +24,7 @@ from hub.commands import listen as _listen
 from hub.commands import members as _members
 from hub.commands import metrics as _metrics
 from hub.commands import principals as _principals
+from hub.commands import probing as _probing
 from hub.commands import reloading as _reloading
 from hub.commands import rewrite as _rewrite
 from hub.commands import sessions as _sessions
@@ -175,6 +176,8 @@ use_link = UseCase(_sign_in.use_link, "enter", audit="all")
 redeem_ticket = UseCase(_sign_in.redeem_ticket, "enter", while_draining=True)
 get_me = UseCase(_sign_in.get_me, "join", while_draining=True)
 sign_out = UseCase(_sign_in.sign_out, "join", while_draining=True, audit="all")
+make_probe_token = UseCase(_probing.make_probe_token, "operate", while_draining=True)
+use_probe_token = UseCase(_probing.use_probe_token, "enter", while_draining=True)
 make_ticket = UseCase(_sign_in.make_ticket, "join", while_draining=True)
 
 list_members = UseCase(_members.list_members, "read", session_scope, while_draining=True)
@@ -193,6 +196,7 @@ reload_agents = UseCase(_agents.reload_agents, "operate")
 inspect_agents = UseCase(_agents.inspect_agents, "operate", while_draining=True)
 read_metrics = UseCase(_metrics.read_metrics, "operate", while_draining=True, audit="refusals")
 check_data = UseCase(_checking.check_data, "operate", while_draining=True)
+list_log_risks = UseCase(_checking.list_log_risks, "operate", while_draining=True)
 back_up = UseCase(_archiving.back_up, "operate", while_draining=True)
 restore = UseCase(_archiving.restore, "operate", while_draining=True)
 

@@ -287,6 +287,13 @@ class Log(ABC):
         """Return the archive of the log, for backups. Raises LogUnusable if the driver has none."""
         raise LogUnusable("this log cannot be backed up: its driver has no archive")
 
+    def list_risks(self) -> Sequence[str]:
+        """Return one line for each risk of the software of this driver here, such as a library with an error.
+
+        The log need not be started.
+        """
+        return ()
+
     @abstractmethod
     async def probe(self) -> None:
         """Make a commit that changes nothing. Raises StorageUnavailable, with advice, if the log cannot be written."""

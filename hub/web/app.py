@@ -21,7 +21,7 @@ from hub.errors import (
 )
 from hub.protocols import protocol_names
 from hub.text import cut
-from hub.web.api import agents, agui, audit, documents, files, members, openai, sessions, sign_in, usage
+from hub.web.api import agents, agui, audit, documents, echo, files, members, openai, sessions, sign_in, usage
 from hub.web.api.metrics import get_metrics
 from hub.web.counting import count_response
 from hub.web.doorkeeper import make_doorkeeper
@@ -104,6 +104,7 @@ ROUTES = (
     *files.ROUTES,
     *agui.ROUTES,
     *openai.ROUTES,
+    *echo.ROUTES,
     *documents.ROUTES,
     *console.ROUTES,
     *javascript_client.ROUTES,
@@ -187,7 +188,7 @@ async def complete_cors_headers(request: web.Request, response: web.StreamRespon
 def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
     """Return the application of a hub. The caller starts and stops the hub. Raises ConfigError for wrong `jwt_*`."""
     protocol_names()  # import the protocols of other packages now, not while the first client waits
-    app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub)])
+    app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub, echo.ECHO_HANDLERS)])
     app[HUB_KEY] = hub
     app[SOCKETS_KEY] = {}
     hub.close_socket = partial(close_socket, app)

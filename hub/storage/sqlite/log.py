@@ -18,6 +18,7 @@ Rows that json_each() reads from a JSON array are as fast, but SQLite's versions
 """
 
 import asyncio
+import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ from hub.storage.sqlite.threads import LogThreads
 # at each poll, but takes it back before another thread can. With Python's 5 ms and loop iterations of 2 ms, one commit
 # waited for 14 s; with 0.5 ms and iterations of 0.3 ms, the 99th percentile was still 1.2 s.
 GIL_SWITCH_SECONDS = 0.0001
+# Earlier versions have an error in the reset of the write-ahead log; see docs/operations.md.
+SAFE_SQLITE = (3, 51, 3)
 
 
 class SqliteLog(Log):
@@ -75,6 +78,14 @@ class SqliteLog(Log):
 
     def open_archive(self) -> SqliteArchive:
         return SqliteArchive(self._path)
+
+    def list_risks(self) -> Sequence[str]:
+        if sqlite3.sqlite_version_info >= SAFE_SQLITE:
+            return ()
+        return (
+            f"SQLite {sqlite3.sqlite_version} can damage a database into which two connections write at a time (fixed "
+            f"in {'.'.join(map(str, SAFE_SQLITE))}). The hub writes with one: let no other program write {self._path}",
+        )
 
     async def probe(self) -> None:
         await self._threads.submit(Probe())

@@ -1,0 +1,36 @@
+"""What `hubbub doctor` finds, and how it is printed."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import attrs
+import click
+
+from hub.cli.text import to_printable
+
+Level = Literal["wrong", "advice", "ok"]
+COLORS = {"wrong": "red", "advice": "yellow", "ok": "green"}
+
+
+@attrs.frozen
+class Finding:
+    """One line of the doctor. *remedy* is the line that mends what is wrong: a command, or a line of a file."""
+
+    level: Level
+    text: str
+    remedy: str = ""
+
+
+def print_findings(findings: Iterable[Finding]) -> int:
+    """Print findings as they come, and return the number of those that must be mended."""
+    problems = 0
+    for finding in findings:
+        problems += finding.level == "wrong"
+        click.echo(f"{click.style(f'{finding.level:<7}', fg=COLORS[finding.level])} {_to_line(finding.text)}")
+        if finding.remedy:
+            click.echo(f"        {click.style('->', bold=True)} {_to_line(finding.remedy)}")
+    return problems
+
+
+def _to_line(text: str) -> str:
+    return to_printable(" ".join(text.split()))

@@ -1,0 +1,132 @@
+"""Check the settings: what is unsafe, and what does not fit together."""
+
+import importlib.util
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+
+from hub.access.doors import ANY_ADDRESS, check_bind, is_loopback
+from hub.cli.doctor.findings import Finding
+from hub.extras import make_install_command
+from hub.setting_sources import ENV_FILE, LoadedSettings
+from hub.settings import ConfigError, Settings
+
+MIN_PREFIX_LENGTHS = {4: 8, 6: 32}  # a larger network is not one of proxies alone
+SECRET_WORDS = ("SECRET", "KEY", "TOKEN", "PASSWORD")
+
+
+def check_settings(loaded_settings: LoadedSettings) -> Iterator[Finding]:
+    """Check settings that the hub accepts. Those that it refuses raise ConfigError when they are loaded."""
+    settings = loaded_settings.settings
+    yield from _check_door(settings)
+    yield from _check_names(settings)
+    yield from _check_proxies(settings)
+    yield from _check_people(settings)
+    yield from _check_tokens(loaded_settings)
+    yield from _check_metrics(settings)
+    yield from _check_rest(loaded_settings)
+
+
+def _check_door(settings: Settings) -> Iterator[Finding]:
+    try:
+        check_bind(settings)
+    except ConfigError as error:
+        yield Finding("wrong", str(error), "sign_in = true")
+    if not settings.is_sign_in_on:
+        if settings.public_url is not None or settings.trusted_proxies:
+            text = "sign-in is off, so every request through a proxy is refused, but the settings name a proxy"
+            yield Finding("wrong", text, "sign_in = true")
+        else:
+            yield Finding("ok", "sign-in is off: the hub serves this machine only, and its users have all rights")
+    if settings.allow_http:
+        text = "allow_http: everyone in the network can read messages, and copy the cookies of browsers"
+        yield Finding("advice", text, 'a proxy with https, public_url = "https://...", and allow_http = false')
+
+
+def _check_names(settings: Settings) -> Iterator[Finding]:
+    """Check the names and the address by which people reach the hub."""
+    is_open = not is_loopback(settings.host)
+    if not settings.is_sign_in_on:
+        return
+    if settings.public_url is None and (is_open or settings.trusted_proxies):
+        text = "public_url is not set: links for people lead to this machine, and the hub refuses its name in `Host`"
+        yield Finding("wrong", text, 'public_url = "https://hub.example.com"')
+    elif settings.host in ANY_ADDRESS and not settings.hosts and settings.public_url is None:
+        yield Finding("wrong", "hosts is empty: the hub refuses every name in `Host`", 'hosts = ["hub.example.com"]')
+    if settings.public_url is not None and settings.public_url.startswith("http://") and not settings.allow_http:
+        if not is_loopback(settings.public_url.partition("://")[2].partition(":")[0]):
+            text = f"public_url is {settings.public_url}, and browsers sign in over https only"
+            yield Finding("wrong", text, f'public_url = "{settings.public_url.replace("http", "https", 1)}"')
+
+
+def _check_proxies(settings: Settings) -> Iterator[Finding]:
+    is_https = (settings.public_url or "").startswith("https://")
+    if not settings.is_sign_in_on:
+        return
+    if is_https and not settings.trusted_proxies:
+        text = "public_url is https, but no proxy is trusted: the hub sees http, and signs no browser in"
+        yield Finding("wrong", text, 'trusted_proxies = ["127.0.0.1", "::1"]')
+    if settings.trusted_proxies and not is_https and not settings.allow_http:
+        text = "trusted_proxies without https: without a public_url with https, browsers cannot sign in"
+        yield Finding("wrong", text, 'public_url = "https://hub.example.com"')
+    for address in settings.trusted_proxies:
+        network = ip_network(address)
+        if network.prefixlen < MIN_PREFIX_LENGTHS[network.version]:
+            claim = "client address, and to be any user" if settings.user_header else "client address"
+            text = f"trusted_proxies has {address}: everyone in this network can claim any {claim}"
+            yield Finding("wrong", text, 'trusted_proxies = ["ADDRESS"], with the address of the proxy alone')
+
+
+def _check_people(settings: Settings) -> Iterator[Finding]:
+    if settings.new_user_role == "admin" and (settings.user_header or settings.jwt_issuer):
+        text = "new_user_role is admin: everyone whom the proxy or the issuer lets in may do everything"
+        yield Finding("wrong", text, 'new_user_role = "member"')
+    if settings.user_header and not is_loopback(settings.host):
+        text = f"the hub believes {settings.user_header} from {', '.join(settings.trusted_proxies)}"
+        yield Finding(
+            "advice", f"{text}: the proxy must drop this header of clients", "hubbub doctor --url URL tests it"
+        )
+    if "null" in settings.origins:
+        text = 'origins has "null": pages of any site can get this origin, and connect from browsers'
+        yield Finding("advice", text, "serve the page with python3 -m http.server, and remove null")
+
+
+def _check_tokens(loaded_settings: LoadedSettings) -> Iterator[Finding]:
+    """Check what the tokens of an issuer need, and where secrets are."""
+    settings = loaded_settings.settings
+    if settings.jwt_issuer and any(importlib.util.find_spec(name) is None for name in ("jwt", "cryptography")):
+        yield Finding("wrong", "jwt_issuer needs PyJWT and cryptography", make_install_command("jwt"))
+    if settings.jwt_keys and "://" not in settings.jwt_keys and not Path(settings.jwt_keys).is_file():
+        yield Finding("wrong", f"jwt_keys: there is no file {settings.jwt_keys}", 'jwt_keys = "FILE"')
+    origin = loaded_settings.get_origin("hubbub", "jwt_secret")
+    if origin.kind == "flag":
+        text = "jwt_secret is in a flag: other accounts of this machine can read the flags of a process"
+        yield Finding("wrong", text, f"write HUBBUB_JWT_SECRET=... into {ENV_FILE}, with chmod 600 {ENV_FILE}")
+    files = [Path(origin.name)] if origin.kind == "file" else []
+    env_file = Path(ENV_FILE)
+    if env_file.is_file() and _has_secret(env_file):
+        files.append(env_file)
+    for file in files:
+        if file.is_file() and file.stat().st_mode & 0o077:
+            yield Finding("wrong", f"other accounts can read {file}, which has a secret", f"chmod 600 {file}")
+
+
+def _has_secret(file: Path) -> bool:
+    names = [line.partition("=")[0].upper() for line in file.read_text(errors="replace").splitlines()]
+    return any(word in name and not name.lstrip().startswith("#") for name in names for word in SECRET_WORDS)
+
+
+def _check_metrics(settings: Settings) -> Iterator[Finding]:
+    if settings.metrics_port is not None and not is_loopback(settings.metrics_host):
+        text = f"everyone who reaches {settings.metrics_host} port {settings.metrics_port} can read the metrics"
+        yield Finding("advice", text, "let a firewall admit the address of Prometheus alone")
+
+
+def _check_rest(loaded_settings: LoadedSettings) -> Iterator[Finding]:
+    settings = loaded_settings.settings
+    if settings.reload and settings.is_sign_in_on:
+        text = "reload is on: whoever can write the agents folder changes the running hub"
+        yield Finding("advice", text, "reload = false")
+    if loaded_settings.service_variables:
+        names = ", ".join(loaded_settings.service_variables)
+        yield Finding("ok", f"variables of Kubernetes are ignored: {names}")

@@ -1,0 +1,116 @@
+"""An HTTP reverse proxy that makes the mistakes of real ones. It serves one request on each connection."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence, Set
+from contextlib import asynccontextmanager, suppress
+
+import attrs
+
+Header = tuple[str, str]
+
+
+@attrs.define(eq=False, kw_only=True)
+class HttpProxy:
+    """A proxy in front of the hub at *hub_port*. Without options it does all that the hub needs.
+
+    *keep_host* and *keep_upgrade* pass these headers on, *name_client* writes the X-Forwarded headers in the place of
+    those of the client, *keep_forwarded* passes on what clients send in them and in Forwarded. *lost_headers* are
+    removed. *stores_responses* passes a response on when it is complete. *max_body* is the largest Content-Length.
+    """
+
+    hub_port: int
+    version: str = "1.1"
+    scheme: str = "http"
+    keep_host: bool = True
+    keep_upgrade: bool = True
+    name_client: bool = True
+    keep_forwarded: bool = False
+    lost_headers: Set[str] = frozenset()
+    stores_responses: bool = False
+    max_body: int | None = None
+    prefix: str = ""
+    port: int = 0
+    tasks: set["asyncio.Task[None]"] = attrs.Factory(set)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._answer(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().rstrip().split("\r\n")
+            headers: list[Header] = [(line.partition(":")[0], line.partition(":")[2].strip()) for line in lines]
+            size = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
+            if self.max_body is not None and size > self.max_body:
+                writer.write(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                await reader.read()  # until the client has closed: a reset could overtake the response
+            else:
+                await self._pass_on(first, headers, reader, writer)
+                writer.write_eof()
+                await reader.read()
+
+    async def _pass_on(
+        self, first: str, headers: Sequence[Header], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        method, path, _ = first.split(" ")
+        head = [f"{method} {path.removeprefix(self.prefix)} HTTP/{self.version}"]
+        head += [f"{name}: {value}" for name, value in self._change(headers, writer)]
+        hub_reader, hub_writer = await asyncio.open_connection("127.0.0.1", self.hub_port)
+        hub_writer.write("\r\n".join([*head, "", ""]).encode())
+        upload = asyncio.create_task(_copy(reader, hub_writer))
+        try:
+            if self.stores_responses and "websocket" not in str(headers):
+                writer.write(await hub_reader.read())
+                await writer.drain()
+            else:
+                await _copy(hub_reader, writer)
+        finally:
+            upload.cancel()
+            await asyncio.wait([upload])
+            hub_writer.transport.abort()
+
+    def _change(self, headers: Sequence[Header], writer: asyncio.StreamWriter) -> list[Header]:
+        is_upgrade = self.keep_upgrade and any(name.lower() == "upgrade" for name, _ in headers)
+        lost = {"connection", *self.lost_headers}
+        if not self.keep_forwarded:
+            lost |= {"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"}
+        if not self.keep_host:
+            lost.add("host")
+        if not self.keep_upgrade:
+            lost.add("upgrade")
+        changed = [(name, value) for name, value in headers if name.lower() not in lost]
+        changed.append(("Connection", "upgrade" if is_upgrade else "close"))
+        if not self.keep_host:
+            changed.append(("Host", f"127.0.0.1:{self.hub_port}"))
+        if self.name_client:
+            changed += [("X-Forwarded-For", writer.get_extra_info("peername")[0]), ("X-Forwarded-Proto", self.scheme)]
+        return changed
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def run_http_proxy(proxy: HttpProxy) -> AsyncIterator[str]:
+    """Serve until the end of the context, and yield the address of the proxy."""
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", proxy.port)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield f"http://localhost:{proxy.port}{proxy.prefix}"
+    finally:
+        server.close()
+        for task in proxy.tasks:
+            task.cancel()
+        await asyncio.gather(*proxy.tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports of aborted connections are closed in the next step of the loop
