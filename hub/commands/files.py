@@ -1,4 +1,4 @@
-"""Use cases for the files of sessions: upload and read."""
+"""Use cases for the files of sessions: upload, list, read and delete."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -7,11 +7,12 @@ import attrs
 
 from hub.access.principal import Principal
 from hub.commands.guard import use_session
+from hub.commands.history import find_head
 from hub.commands.hub import Hub
 from hub.commands.space import find_space_shares
-from hub.errors import UnknownFile
+from hub.errors import UnknownFile, UnknownSession
 from hub.ids import Key, id_of, tenant_of
-from hub.messages import StoredFile
+from hub.messages import Page, PageRequest, StoredFile
 from hub.storage.blobs import Files
 from hub.storage.records import FileRecord
 from hub.storage.uploads import Upload
@@ -40,7 +41,7 @@ class UploadWriter:
             self._upload.refuse_if_deleted()  # no await between this check and the creation of the session
             await self._hub.node.loader.create(session)
             file = await self._upload.save()
-        return StoredFile(fileId=file.fileId, sessionId=id_of(file.key), name=file.name, type=file.type, size=file.size)
+        return _to_stored_file(file)
 
 
 @attrs.frozen
@@ -77,9 +78,48 @@ async def _open_upload(
         yield UploadWriter(hub, principal, upload)
 
 
+async def list_files(hub: Hub, principal: Principal, session_id: str, request: PageRequest) -> Page[StoredFile]:
+    """Return a page of the files of a session, in the order of their uploads. Raises UnknownSession and BadQuery."""
+    head = await find_head(hub, principal, session_id)
+    page = await hub.node.log.files.list(head.key, request)
+    return Page([_to_stored_file(file) for file in page.rows], page.next_cursor)
+
+
 async def open_file(hub: Hub, principal: Principal, file_id: str) -> ReadableFile:
     """Return a file of the principal's tenant. Raises UnknownFile, also for a file of another tenant."""
+    return ReadableFile(await _find_file(hub, principal, file_id), hub.node.files)
+
+
+async def delete_file(hub: Hub, principal: Principal, file_id: str) -> None:
+    """Delete a file of the principal's tenant. Messages that name the file stay.
+
+    Raises UnknownFile, StorageUnavailable.
+    """
+    file = await _find_file(hub, principal, file_id)
+    try:
+        async with use_session(hub, principal, "write", file.key):
+            await hub.node.files.delete(file_id)  # deletes nothing if the session was deleted meanwhile
+    except UnknownSession:
+        raise _unknown_file(file_id) from None
+
+
+async def _find_file(hub: Hub, principal: Principal, file_id: str) -> FileRecord:
     file = await hub.node.files.find(file_id)
     if tenant_of(file.key) != principal.tenant:
-        raise UnknownFile(f"there is no file {cut(file_id, 128)}")
-    return ReadableFile(file, hub.node.files)
+        raise _unknown_file(file_id)
+    return file
+
+
+def _unknown_file(file_id: str) -> UnknownFile:
+    return UnknownFile(f"there is no file {cut(file_id, 128)}")
+
+
+def _to_stored_file(file: FileRecord) -> StoredFile:
+    return StoredFile(
+        fileId=file.fileId,
+        sessionId=id_of(file.key),
+        name=file.name,
+        type=file.type,
+        size=file.size,
+        ts=file.created or None,
+    )

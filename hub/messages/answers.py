@@ -88,13 +88,14 @@ class RunOutcome:
 
 @attrs.frozen(kw_only=True)
 class StoredFile:
-    """A stored file. `GET /files/{fileId}` returns its bytes."""
+    """A stored file. `GET /files/{fileId}` returns its bytes. A list of files also has the time of the upload (ms)."""
 
     fileId: str
     sessionId: str
     name: str
     type: str
     size: int
+    ts: int | None = None
 
 
 class DeletionCount(Struct, frozen=True):

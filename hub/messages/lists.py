@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 import attrs
@@ -32,6 +32,11 @@ class Page(Generic[T]):
 
     rows: Sequence[T]
     next_cursor: str | None = None
+
+
+def make_page(rows: Sequence[T], limit: int, position: Callable[[T], tuple[Any, ...]]) -> Page[T]:
+    """Return a page of the first *limit* rows. If there are more, *position* gives the position of its last row."""
+    return Page(rows[:limit], write_cursor(*position(rows[limit - 1])) if len(rows) > limit else None)
 
 
 def write_cursor(*position: Any) -> str:

@@ -255,6 +255,20 @@ class Files:
         # In a task, so that the blobs are removed even if the caller is cancelled.
         await asyncio.shield(self._start_task(self._remove_with_locks({file.digest for file in files})))
 
+    async def delete(self, file_id: str) -> None:
+        """Delete a file: its record, then its blob if no other record names it. Raises UnknownFile, StorageUnavailable.
+
+        Reads of the file that have begun go on.
+        """
+        # In a task, so that the blob goes and does not count any more even if the caller is cancelled.
+        await asyncio.shield(self._start_task(self._delete(file_id)))
+
+    async def _delete(self, file_id: str) -> None:
+        file = await self.store.delete(file_id)
+        if file is None:
+            raise _unknown_file(file_id)
+        await self.forget_files(file.key, [file])
+
     async def remove_held_blobs(self) -> None:
         """Remove the unused blobs that a backup held back, if it has ended."""
         digests, self._held_digests = self._held_digests, set()

@@ -229,6 +229,17 @@ class FileStore(ABC):
         """Return the record of a file, or None."""
 
     @abstractmethod
+    async def list(self, key: Key, request: PageRequest) -> Page[FileRecord]:
+        """Return a page of the files of a session, sorted by the time of their commits and by their ids.
+
+        Raises BadQuery for a bad cursor.
+        """
+
+    @abstractmethod
+    async def delete(self, file_id: str) -> FileRecord | None:
+        """Delete the record of a file. Return the record, or None if there was none."""
+
+    @abstractmethod
     async def sum_bytes_by_session(self, min_bytes: int) -> Mapping[Key, int]:
         """Return the total size of the files of each session that has files. A file counts as at least *min_bytes*."""
 

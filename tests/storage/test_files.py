@@ -452,6 +452,63 @@ async def test_files_are_removed_with_their_session(hub: Hub, http: aiohttp.Clie
     assert on_disk(hub.folder) == []
 
 
+async def test_a_file_is_deleted_alone(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Equal bytes of another file stay, and the deleted file does not count any more."""
+    files = [(await post(http, data))[1]["fileId"] for data in (b"twice", b"twice", b"once")]
+    for file_id in (files[0], files[2]):
+        async with http.delete(f"files/{file_id}") as answer:
+            assert answer.status == 204
+    assert [(await get(http, file_id))[0] for file_id in files] == [404, 200, 404]
+    assert on_disk(hub.folder) == [digest(b"twice")] and hub.node.files.quota._total == MIN_COUNTED_BYTES
+    async with http.delete(f"files/{files[0]}") as answer:
+        assert (answer.status, (await answer.json())["code"]) == (404, "unknown_file")
+    assert await hub.node.log.sessions.find(Key("s1")) is not None
+
+
+async def test_a_download_that_has_begun_outlives_its_file(tmp_path: Path) -> None:
+    """Its bytes come to the end; the next download finds no file."""
+    async with store(tmp_path) as (files, log, _):
+        file = await files.save(Key("a"), "x", TEXT, b"hello")
+        async with files.open(file) as read:
+            await files.delete(file.fileId)
+            assert on_disk(tmp_path) == [] and await read(0, 5) == b"hello"
+        with pytest.raises(UnknownFile):
+            await files.find(file.fileId)
+
+
+async def test_a_cancelled_deletion_is_complete(tmp_path: Path) -> None:
+    """The blob of a deleted record goes, and does not count any more, although nobody waits for it."""
+    async with store(tmp_path) as (files, log, _):
+        file = await files.save(Key("a"), "x", TEXT, b"hello")
+        deletion = asyncio.create_task(files.delete(file.fileId))
+        await asyncio.sleep(0)
+        deletion.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await deletion
+        await settled(tmp_path, [])
+        assert await log.files.find(file.fileId) is None and files.quota._total == 0
+
+
+async def test_the_files_of_a_session_are_listed(hub: Hub, http: aiohttp.ClientSession) -> None:
+    """Page by page, with the time of the upload; those of other sessions are not in the list."""
+    for name in ("one", "two", "three"):
+        await post(http, name.encode(), f"sessionId=s1&name={name}.txt")
+    await post(http, b"theirs", "sessionId=s2")
+    async with http.get("sessions/s1/files?limit=2") as answer:
+        first = await answer.json()
+    async with http.get(f"sessions/s1/files?limit=2&after={first['next']}") as answer:
+        second = await answer.json()
+    files = first["data"] + second["data"]
+    assert [file["name"] for file in files] == ["one.txt", "two.txt", "three.txt"] and not second["more"]
+    record = await hub.node.files.find(files[0]["fileId"])
+    assert files[0] == {"fileId": record.fileId, "sessionId": "s1", "name": "one.txt", "type": TEXT} | {
+        "size": 3,
+        "ts": record.created,
+    }
+    async with http.get("sessions/nobody/files") as answer:
+        assert (answer.status, (await answer.json())["code"]) == (404, "unknown_session")
+
+
 class Halting(SqliteFiles):
     """The file records of a log. Some calls wait until the test lets them go on."""
 

@@ -38,7 +38,7 @@ from hub.messages import (
 from hub.seams import Seams
 from hub.storage.log import EVERYONE, LogUnusable
 from hub.storage.open_log import open_log
-from hub.storage.records import Append, ChatRecord, RunRecord, SessionLabel, SessionQuery, SessionRow
+from hub.storage.records import Append, ChatRecord, FileRecord, RunRecord, SessionLabel, SessionQuery, SessionRow
 
 ANN = Author("ann", "Ann")
 PARTS = ({"type": "text", "text": 'a "\0\U0001f600'}, {"type": "image", "source": {"type": "url", "value": "x"}})
@@ -588,6 +588,44 @@ async def test_files_are_deleted_with_their_session(opener: Opener) -> None:
     assert await hub.log.files.sum_bytes_by_session(0) == {"t": 7} and await hub.log.files.find("f3") is not None
 
 
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 2, 6])
+async def test_files_are_listed_by_pages(hub: OpenedLog, order: Order, limit: int) -> None:
+    """Each file of the session is on one page, in the order of the commits, also files of one commit."""
+    await asyncio.gather(*map(hub.log.sessions.make, map(Key, ("s", "t"))))
+    await hub.log.files.add(file("f9"))
+    await asyncio.gather(
+        *(hub.log.files.add(file(name)) for name in ("f2", "f1", "f4")), hub.log.files.add(file("x", "t"))
+    )
+    await hub.log.files.add(file("f0"))
+    rows: list[FileRecord] = []
+    request: PageRequest | None = PageRequest(limit, order=order)
+    while request is not None:
+        page = await hub.log.files.list(Key("s"), request)
+        assert len(page.rows) == limit or page.next_cursor is None
+        rows += page.rows
+        request = PageRequest(limit, page.next_cursor, order) if page.next_cursor is not None else None
+    assert {row.fileId for row in rows} == {"f0", "f1", "f2", "f4", "f9"} and len(rows) == 5
+    position = [(row.created, row.fileId) for row in rows]
+    assert position == sorted(position, reverse=order == "desc")
+    assert rows[0] == await hub.log.files.find(rows[0].fileId)
+    assert (await hub.log.files.list(Key("nobody"), PageRequest(9))).rows == []
+
+
+async def test_a_file_is_deleted_once(opener: Opener) -> None:
+    """The first call gets the record. The other files stay."""
+    hub = await opener()
+    await hub.log.sessions.make(Key("s"))
+    for name in ("f1", "f2"):
+        await hub.log.files.add(file(name))
+    record = await hub.log.files.find("f1")
+    results = await asyncio.gather(*(hub.log.files.delete("f1") for _ in range(3)), hub.log.files.delete("f3"))
+    assert results == [record, None, None, None] and await hub.log.files.find("f1") is None
+    await hub.log.close()
+    hub = await opener()
+    assert [row.fileId for row in (await hub.log.files.list(Key("s"), PageRequest(9))).rows] == ["f2"]
+
+
 async def test_a_file_that_is_added_before_the_deletion_is_deleted(hub: OpenedLog) -> None:
     """Calls take effect in their order, also if no caller waits between them; a file added later is refused."""
     for n in range(30):
@@ -836,11 +874,13 @@ HUGE = base64.urlsafe_b64encode(b"[%d, %d]" % (10**30, 10**30)).decode()
 
 @pytest.mark.parametrize("cursor", ["x", "", "é", "WzEsMiwzXQ", "W10", "eyJhIjoxfQ", HUGE, "Wy0xLC0xXQ"])
 async def test_a_malformed_cursor_is_refused(hub: OpenedLog, cursor: str) -> None:
-    """The lists of sessions and of messages refuse it with BadQuery."""
+    """The lists of sessions, of messages and of files refuse it with BadQuery."""
     with pytest.raises(BadQuery, match="not a cursor of this list"):
         await hub.log.sessions.list(SessionQuery(prefix="", readers=EVERYONE), PageRequest(9, cursor))
     with pytest.raises(BadQuery, match="not a cursor of this list"):
         await hub.log.sessions.list_messages(Key("s"), PageRequest(9, cursor))
+    with pytest.raises(BadQuery, match="not a cursor of this list"):
+        await hub.log.files.list(Key("s"), PageRequest(9, cursor))
 
 
 async def test_a_session_counts_its_messages(opener: Opener) -> None:

@@ -56,6 +56,13 @@ class SessionDeletion:
 
 
 @attrs.frozen
+class FileDeletion:
+    """Request to delete a file. The result is as of SessionDeletion, with the one file or none."""
+
+    file_id: str
+
+
+@attrs.frozen
 class Probe:
     """Request for a commit that changes nothing, to learn whether the file can be written."""
 
@@ -69,6 +76,7 @@ Change = (
     EventDrop
     | MessageDrop
     | FileDrop
+    | FileDeletion
     | LabelChange
     | SessionDeletion
     | MessageErasure
@@ -91,7 +99,9 @@ class Changes:
     removed_messages: list[tuple[Key, str]] = attrs.Factory(list)
     drops: list[tuple[EventDrop, dict[Key, int]]] = attrs.Factory(list)  # with the new floors
     message_drops: list[tuple[MessageDrop, dict[str, Any]]] = attrs.Factory(list)  # with the results
-    file_drops: list[tuple[FileDrop, list[Any]]] = attrs.Factory(list)  # with the fields of the FileRecords
+    file_drops: list[tuple[FileDrop | FileDeletion, list[Any]]] = attrs.Factory(
+        list
+    )  # with the fields of the FileRecords
     label_changes: list[LabelChange] = attrs.Factory(list)
     deleted_sessions: dict[Key, list[Any]] = attrs.Factory(dict)  # with the fields of the FileRecords
     erasures: list[tuple[MessageErasure, dict[str, Any]]] = attrs.Factory(list)  # with the results
@@ -126,7 +136,7 @@ class Changes:
         elif isinstance(request, MessageDrop):
             result = {}
             self.message_drops.append((request, result))
-        elif isinstance(request, FileDrop):
+        elif isinstance(request, (FileDrop, FileDeletion)):
             result = []
             self.file_drops.append((request, result))
         elif isinstance(request, LabelChange):
@@ -158,7 +168,7 @@ class Changes:
         for message_drop, message_result in self.message_drops:
             message_result |= drop_messages(db, message_drop)
         for file_drop, files in self.file_drops:
-            files += drop_files(db, file_drop)
+            files += drop_files(db, file_drop) if isinstance(file_drop, FileDrop) else _delete_file(db, file_drop)
         for access_change in self.access_changes:
             apply_access_change(db, access_change)
         if self.max_audit_entries is not None:
@@ -215,6 +225,14 @@ def _drop_events(db: sqlite3.Connection, drop: EventDrop) -> Any:
     db.execute(DELETE_STRIPS, values)
     _delete_empty_sessions(db)
     return query_json(db, READ_FLOORS, values)
+
+
+def _delete_file(db: sqlite3.Connection, deletion: FileDeletion) -> Any:
+    """Delete a file, and return a list with the fields of its FileRecord."""
+    values = (deletion.file_id,)
+    files = query_json(db, f"SELECT json_group_array({FILE_JSON}) FROM files WHERE id = ?", values)
+    db.execute("DELETE FROM files WHERE id = ?", values)
+    return files
 
 
 # purge() deletes the strips of a deleted session later, in commits of limited size. Until then the session's row stays,

@@ -7,11 +7,14 @@ import attrs
 import orjson
 
 from hub.ids import Key
+from hub.messages import Page, PageRequest
+from hub.messages.lists import make_page, read_cursor
 from hub.storage.log import FileStore
 from hub.storage.records import FileRecord
 from hub.storage.sqlite.authors import FILES_OF_AUTHOR
+from hub.storage.sqlite.changes import FileDeletion
 from hub.storage.sqlite.expiring import FileDrop, find_old_files
-from hub.storage.sqlite.sql import FILE_JSON
+from hub.storage.sqlite.sql import FILE_JSON, MAX_SQLITE_INTEGER, SqliteInteger
 from hub.storage.sqlite.threads import LogThreads
 
 
@@ -27,6 +30,23 @@ class SqliteFiles(FileStore):
     async def find(self, file_id: str) -> FileRecord | None:
         fields = await self.threads.query_json(f"SELECT {FILE_JSON} FROM files WHERE id = ?", (file_id,))
         return FileRecord(**fields) if fields else None
+
+    async def list(self, key: Key, request: PageRequest) -> Page[FileRecord]:
+        order = request.order
+        sign, created, file_id = (">", 0, "") if order == "asc" else ("<", MAX_SQLITE_INTEGER, "")
+        if request.after is not None:
+            created, file_id = read_cursor(request.after, tuple[SqliteInteger, str])
+        statement = f"""
+            SELECT json_group_array(json({FILE_JSON})) FROM (
+                SELECT * FROM files WHERE session = :session AND (created, id) {sign} (:created, :id)
+                ORDER BY created {order}, id {order} LIMIT :limit)"""
+        values = {"session": key, "created": created, "id": file_id, "limit": request.limit + 1}
+        files = [FileRecord(**fields) for fields in await self.threads.query_json(statement, values)]
+        return make_page(files, request.limit, lambda file: (file.created, file.fileId))
+
+    async def delete(self, file_id: str) -> FileRecord | None:
+        files = await self.threads.submit(FileDeletion(file_id))
+        return FileRecord(**files[0]) if files else None
 
     async def sum_bytes_by_session(self, min_bytes: int) -> Mapping[Key, int]:
         statement = """

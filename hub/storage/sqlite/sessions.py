@@ -1,16 +1,15 @@
 """The session store of the embedded log: sessions, their labels, and their finished messages."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import attrs
 import orjson
-from msgspec import Meta
 
 from hub.errors import LogDamaged
 from hub.ids import Key, id_of
 from hub.messages import HistoryMessage, Page, PageRequest
-from hub.messages.lists import read_cursor, write_cursor
+from hub.messages.lists import make_page, read_cursor
 from hub.storage.log import EVERYONE, SessionStore
 from hub.storage.records import ErasureResult, FileRecord, Head, MessageExpiry, SessionLabel, SessionQuery, SessionRow
 from hub.storage.sqlite.authors import read_authored_messages
@@ -26,11 +25,8 @@ from hub.storage.sqlite.expiring import (
 )
 from hub.storage.sqlite.message_rows import MESSAGE_JSON, MessageRow, to_message, to_messages
 from hub.storage.sqlite.plan import SessionCreation
+from hub.storage.sqlite.sql import MAX_SQLITE_INTEGER, SqliteInteger
 from hub.storage.sqlite.threads import LogThreads
-
-MAX_SQLITE_INTEGER = 2**63 - 1
-SqliteInteger = Annotated[int, Meta(ge=0, le=MAX_SQLITE_INTEGER)]
-R = TypeVar("R")
 
 
 def _make_session_lists(source: str) -> dict[str, str]:
@@ -83,7 +79,7 @@ class SqliteSessions(SessionStore):
         lists = SESSION_LISTS if EVERYONE <= {*query.readers} else GRANTED_SESSION_LISTS
         rows = await self.threads.query_json(lists[request.order], values)
         sessions = [_to_session_row(*row) for row in rows]
-        return _make_page(sessions, request.limit, lambda row: (row.ts, id_of(row.key)))
+        return make_page(sessions, request.limit, lambda row: (row.ts, id_of(row.key)))
 
     async def find_label(self, key: Key) -> SessionLabel | None:
         statement = "SELECT json_array(title, metadata) FROM sessions WHERE id = ?"
@@ -172,13 +168,8 @@ class SqliteSessions(SessionStore):
                 ORDER BY seq {order}, n {order} LIMIT :limit)"""
         values = {"session": key, "seq": seq, "n": n, "limit": request.limit + 1}
         numbered_rows = [(n, MessageRow(*row)) for n, row in await self.threads.query_json(statement, values)]
-        page = _make_page(numbered_rows, request.limit, lambda item: (item[1].seq, item[0]))
+        page = make_page(numbered_rows, request.limit, lambda item: (item[1].seq, item[0]))
         return Page([to_message(row) for _, row in page.rows], page.next_cursor)
-
-
-def _make_page(rows: Sequence[R], limit: int, cursor: Callable[[R], tuple[Any, ...]]) -> Page[R]:
-    """Return a page of the first *limit* rows. If there are more, *cursor* makes a cursor from the page's last row."""
-    return Page(rows[:limit], write_cursor(*cursor(rows[limit - 1])) if len(rows) > limit else None)
 
 
 def _decode_metadata(text: str | None) -> dict[str, Any] | None:

@@ -5,9 +5,10 @@ Each step of a statement releases the GIL (see log.py), so these functions take 
 
 import sqlite3
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
+from msgspec import Meta
 
 # The columns that insert_rows() fills, in the order of the values.
 COLUMNS = {
@@ -25,6 +26,8 @@ COLUMNS = {
     "audit": ("ts", "tenant", "principal", "name", "action", "target", "address", "is_allowed", "reason"),
     "strips": ("session", "seq", "upto", "ts", "size", "events"),
 }
+MAX_SQLITE_INTEGER = 2**63 - 1
+SqliteInteger = Annotated[int, Meta(ge=0, le=MAX_SQLITE_INTEGER)]
 MAX_INSERTED_ROWS = 512  # one statement inserts at most this many rows
 UPSERTS = {
     # A run that is saved again must not change its row number, by which unfinished runs are sorted.

@@ -1,4 +1,4 @@
-"""HTTP routes of files: upload, download, and download of one byte range.
+"""HTTP routes of files: upload, list, download, download of one byte range, and deletion.
 
 aiohttp's FileResponse derives its ETag from the time of the file. Here the ETag is the SHA-256 of the content, and
 If-None-Match and If-Range are compared with it.
@@ -17,6 +17,7 @@ from hub.commands import table as commands
 from hub.commands.files import ReadableFile
 from hub.errors import (
     BadFrame,
+    BadId,
     BadType,
     Draining,
     EmptyFile,
@@ -32,6 +33,7 @@ from hub.errors import (
 from hub.limits import KiB, format_size
 from hub.messages import Id, StoredFile
 from hub.storage.records import FileRecord
+from hub.web.api.session_shapes import PageBody, PageQuery, page_response, read_page_request, read_session_id
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, Content, ErrorBody, Route, json_response, limits_of, read_query
 
@@ -88,6 +90,20 @@ async def _read_chunk(request: web.Request, deadline: float) -> bytes:
         raise UploadTooSlow("the upload took too long: send a smaller file, or use a faster connection") from None
     except (ConnectionError, web.RequestPayloadError):
         raise BadFrame("the body is incomplete: the connection was lost; send the file again") from None
+
+
+async def get_files(request: web.Request) -> web.Response:
+    """List the files of a session, in the order of their uploads."""
+    session_id, page_request = read_session_id(request), read_page_request(request, read_query(request, PageQuery))
+    return page_response(
+        await commands.list_files(request.app[HUB_KEY], principal_of(request), session_id, page_request)
+    )
+
+
+async def delete_one_file(request: web.Request) -> web.Response:
+    """Delete a file. Messages that name it stay."""
+    await commands.delete_file(request.app[HUB_KEY], principal_of(request), request.match_info["id"])
+    return web.Response(status=204)
 
 
 async def get_file(request: web.Request) -> web.StreamResponse:
@@ -199,5 +215,22 @@ ROUTES = (
         responses={200: BYTES_CONTENT, 206: BYTES_CONTENT, 304: None, 416: ErrorBody},
         headers={"Range": Annotated[str, Meta(description="The requested byte range, such as `bytes=0-99`.")]},
         raises=(UnknownFile, StorageUnavailable),
+    ),
+    Route(
+        method="DELETE",
+        path="/files/{id}",
+        handler=delete_one_file,
+        tag="Files",
+        responses={204: None},
+        raises=(UnknownFile, Draining, StorageUnavailable),
+    ),
+    Route(
+        method="GET",
+        path="/sessions/{id}/files",
+        handler=get_files,
+        tag="Files",
+        responses={200: PageBody[StoredFile]},
+        query=PageQuery,
+        raises=(BadId, UnknownSession, StorageUnavailable),
     ),
 )
