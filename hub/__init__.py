@@ -1,15 +1,20 @@
 """Hubbub, a hub for AI agents. Agent files import from here: `from hub import Run, agent`."""
 
 from hub.errors import AgentError
-from hub.hosting.contract import Finish, Message, Past, Reply, Run, agent
+from hub.hosting.contract import Finish, Message, Reply, Run, agent
 from hub.messages import (
     Custom,
+    Past,
     Progress,
     Reasoning,
+    Request,
+    ResponseFormat,
     StateDelta,
     StateSnapshot,
     StepFinished,
     StepStarted,
+    Tool,
+    ToolCall,
     ToolCallArgs,
     ToolCallEnd,
     ToolCallResult,
@@ -27,11 +32,15 @@ __all__ = [
     "Progress",
     "Reasoning",
     "Reply",
+    "Request",
+    "ResponseFormat",
     "Run",
     "StateDelta",
     "StateSnapshot",
     "StepFinished",
     "StepStarted",
+    "Tool",
+    "ToolCall",
     "ToolCallArgs",
     "ToolCallEnd",
     "ToolCallResult",

@@ -12,6 +12,8 @@ HubError
 ├── UnknownInterrupt        no question with this id in the session
 ├── UnknownFile             no file with this id
 ├── UnknownMessage          no finished message with this id in the session
+├── UnknownToolCall         no tool call with this id in the session
+├── ToolsUnsupported        a request that requires a tool call, for an agent that takes no tools
 ├── UnknownPrincipal        no principal with this id or name
 │   └── UnknownMember       no principal with this id who could be a member of the session
 ├── UnknownKey              no credential with this id
@@ -25,6 +27,7 @@ HubError
 ├── UploadTooSlow           an upload, or the body of a request, that took longer than the limit
 ├── Conflict                a command that does not fit the state of the session
 │   ├── NotRunning          no run to cancel
+│   ├── ToolCallAnswered    a tool call that has a result
 │   ├── AlreadyResolved     a question that was answered, or whose run no longer waits for an answer
 │   ├── IdReused            a clientMsgId that an earlier command with other content used
 │   ├── SessionDeleted      a session that is being deleted, or that was deleted while the command waited
@@ -114,6 +117,14 @@ class UnknownMessage(HubError):
     code, status = "unknown_message", 404
 
 
+class UnknownToolCall(HubError):
+    code, status = "unknown_tool_call", 404
+
+
+class ToolsUnsupported(HubError):
+    code, status = "tools_unsupported", 400
+
+
 class BadQuery(HubError):
     code, status = "bad_query", 400
 
@@ -151,6 +162,10 @@ class Conflict(HubError):
 
 class NotRunning(Conflict):
     code = "not_running"
+
+
+class ToolCallAnswered(Conflict):
+    code = "tool_call_answered"
 
 
 class AlreadyResolved(Conflict):

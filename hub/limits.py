@@ -38,6 +38,7 @@ class Limits:
     conversation_bytes: Count = 8 * MiB  # of an OpenAI or AG-UI request, which has the complete conversation
     body_seconds: Seconds = 150.0  # for the body of a request: 8 MiB at half a megabit per second
     metadata_bytes: Count = 16 * KiB  # of the metadata of a session or a message, as JSON
+    request_bytes: Count = 1 * MiB  # of the tools, the state and the rest of a request, as JSON
     json_depth: Depth = 32  # levels in a frame or a request
     object_keys: Count = 256  # keys of one JSON object
     max_integer: Count = 2**53  # of an integer, without its sign: JavaScript holds integers up to it exactly

@@ -4,7 +4,7 @@
 /** @typedef {{ type: string, retryAfterMs?: number, [field: string]: any }} Frame  One parsed WebSocket message. */
 
 // The fields that are cut, in a frame or inside its fields.
-export const SPLIT_FIELDS = ['content', 'text', 'value', 'data', 'source', 'parts', 'history', 'messages', 'agents', 'delta', 'messageIds']
+export const SPLIT_FIELDS = ['content', 'text', 'arguments', 'value', 'data', 'source', 'parts', 'history', 'messages', 'agents', 'delta', 'messageIds']
 
 /**
  * Return true if the next frame may continue this one: it has `more`, or it is an event without a `seq`.

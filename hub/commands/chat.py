@@ -12,15 +12,16 @@ from hub.commands.outcome import read_outcome
 from hub.commands.scopes import DEFAULT_AGENT
 from hub.errors import BadFrame, Draining
 from hub.hosting.hosted import Agent
-from hub.messages import Accepted, Chat, RunOutcome
+from hub.messages import Accepted, Chat, RunOutcome, find_request
+from hub.protocols.reading import check_request
 from hub.sessions.session import LiveSession
 
 
 async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHandle | None = None) -> Accepted:
     """Store a message and its run. If there is a *client*, answer it, and subscribe it from the message on.
 
-    Raises UnknownAgent, AgentBroken, BadFrame, BadId, Busy, IdReused, TooManySubscriptions, SessionDeleted, Draining
-    and StorageUnavailable.
+    Raises UnknownAgent, AgentBroken, BadFrame, BadId, Busy, IdReused, ToolsUnsupported, UnknownToolCall,
+    ToolCallAnswered, TooManySubscriptions, SessionDeleted, Draining and StorageUnavailable.
     """
     agent, session_id = _find_target(hub, command, client)
     key = hub.make_key(principal, session_id)
@@ -46,8 +47,10 @@ def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[
     """Return the agent and the session id for a chat.
 
     If the chat names no session, use the client's default session, or else the client's own session for the agent.
-    Without a client, use a new id. Raises UnknownAgent, AgentBroken and BadFrame.
+    Without a client, use a new id. Raises UnknownAgent, AgentBroken, and BadFrame, also for a bad request of the chat.
     """
+    if (request := find_request(command)) is not None:
+        check_request(request, hub.limits)
     default_agent = client.agent if client is not None else DEFAULT_AGENT
     agent = hub.node.agents.get_working(default_agent if command.agentId is None else command.agentId)
     session_id = command.sessionId or (client.session if client else None)

@@ -1,42 +1,63 @@
 """Use case: answer a conversation that is not stored, with all messages in the request."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import attrs
 
 from hub.access.principal import Principal
 from hub.commands.hub import Hub
 from hub.days import to_day
 from hub.errors import Busy
-from hub.hosting.calls import OutputReader, TextOrFinish, open_answer
-from hub.hosting.contract import Past
+from hub.hosting.calls import AnswerOutput, OutputReader, open_answer
 from hub.hosting.contract import Run as RunView
 from hub.hosting.hosted import Agent
 from hub.hosting.metering import AnswerMeters
-from hub.messages import Role
+from hub.messages import Past, Request
+from hub.messages.requests import EMPTY_REQUEST
+from hub.protocols.reading import check_request
 from hub.sessions.usage import count_agent_tokens, make_usage
 
-AnswerChunks = AsyncIterator[TextOrFinish]
+AnswerChunks = AsyncIterator[AnswerOutput]
+
+
+@attrs.frozen(kw_only=True)
+class Conversation:
+    """A conversation to answer. *parts* are those of *message*, as in a Run. *history* has the earlier messages."""
+
+    run_id: str
+    message: str
+    history: Sequence[Past] = ()
+    parts: Sequence[Mapping[str, Any]] = ()
+    request: Request = EMPTY_REQUEST
 
 
 async def complete(
     hub: Hub,
     principal: Principal,
     agent_id: str,
-    run_id: str,
-    message: str,
-    earlier_messages: Sequence[tuple[Role, str]],
+    conversation: Conversation,
 ) -> AbstractAsyncContextManager[AnswerChunks]:
-    """Let an agent answer *message*. The context yields an iterator over text chunks and each Finish of the agent.
+    """Let an agent answer a conversation. The context yields an iterator over its texts and events; a Finish is last.
 
-    Leaving the context stops the agent. Raises UnknownAgent and AgentBroken. Entering the context raises Busy and
-    PrincipalQuotaExceeded. Iteration raises AgentError: with the code `timeout` if the agent reaches a time limit,
-    `aborted` if the hub stops.
+    Leaving the context stops the agent. Raises UnknownAgent, AgentBroken, ToolsUnsupported and BadFrame. Entering the
+    context raises Busy and PrincipalQuotaExceeded. Iteration raises AgentError: with the code `timeout` if the agent
+    reaches a time limit, `aborted` if the hub stops.
     """
     agent = hub.node.agents.get_working(agent_id)
-    history = [Past(role, content) for role, content in earlier_messages]
+    check_request(conversation.request, hub.limits)
+    agent.check_request(conversation.request)
     run = RunView(
-        id=run_id, agent=agent.id, session=run_id, message=message, principal=principal.author, history=history
+        id=conversation.run_id,
+        agent=agent.id,
+        session=conversation.run_id,
+        message=conversation.message,
+        principal=principal.author,
+        history=conversation.history,
+        parts=conversation.parts,
+        request=conversation.request,
     )
     return _open_counted_chunks(hub, principal, agent, run)
 
@@ -70,7 +91,7 @@ async def _open_chunks(hub: Hub, agent: Agent, run: RunView) -> AsyncIterator[Ou
         raise Busy(problem, retryAfterMs=1000)
     end_event, completions = asyncio.Event(), hub.node.completions
     try:
-        async with open_answer(hub.node.slots.take(agent), hub.limits, run) as reader:
+        async with open_answer(hub.node.slots.take(agent), hub.limits, run, with_events=True) as reader:
             completions[end_event] = reader
             yield reader
     finally:

@@ -23,6 +23,7 @@ from hub.messages import (
     Accepted,
     Cancel,
     Chat,
+    ChatWithRequest,
     Command,
     Edit,
     Error,
@@ -71,6 +72,7 @@ def _session_keys(client: ClientHandle, command: Edit | Regenerate | Resume) -> 
 # The commands that go through queues, with a function that returns the keys of their queues.
 QUEUE_KEYS: dict[type[Command], Callable[[ClientHandle, Any], QueueKeys]] = {
     Chat: _chat_keys,
+    ChatWithRequest: _chat_keys,
     Subscribe: _subscribe_keys,
     Fork: _fork_keys,
     Edit: _session_keys,

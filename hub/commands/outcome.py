@@ -4,6 +4,7 @@ from itertools import chain
 
 import attrs
 
+from hub.hosting.call_recorder import TOOL_EVENTS, CallRecorder
 from hub.messages import (
     Accepted,
     Chunk,
@@ -44,14 +45,16 @@ async def read_outcome(store: EventStore, session: LiveSession, accepted: Accept
         stopReason=reader.stop_reason,
         usage=reader.usage,
         error=reader.fault,
+        toolCalls=reader.calls.list_open_calls() or None,
     )
 
 
-@attrs.define
+@attrs.define(kw_only=True)
 class _OutcomeReader:
     """Collects the outcome of a run from its events. *texts* has the chunks of each message, by message id."""
 
     texts: dict[str, list[str]] = attrs.Factory(dict)
+    calls: CallRecorder = attrs.Factory(lambda: CallRecorder(client_tools=frozenset(), max_bytes=0))
     fault: Fault | None = None
     stop_reason: StopReason | None = None
     usage: Usage | None = None
@@ -67,6 +70,9 @@ class _OutcomeReader:
         elif isinstance(body, MessageRemoved):
             for message_id in body.messageIds:  # the run was started again, so its earlier messages were removed
                 self.texts.pop(message_id, None)
+            self.calls.remove_messages(("",))
+        elif isinstance(body, TOOL_EVENTS):
+            self.calls.add(body, "")
         elif isinstance(body, RunError):
             self.fault = Fault(body.code, body.message)
         elif isinstance(body, RunFinished):

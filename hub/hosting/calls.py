@@ -10,19 +10,21 @@ import attrs
 
 from hub.errors import AgentError, HubError
 from hub.hosting.agent_task import AgentTask
+from hub.hosting.call_recorder import CallRecorder
 from hub.hosting.contract import Call, Finish, Message, Reply, Run
 from hub.hosting.faults import bad_output_error, clean_error, encode_text, too_long_error
 from hub.hosting.metering import AnswerMeters, Meter, count_bytes
-from hub.hosting.output import AGENT_EVENTS, call_agent
+from hub.hosting.output import AGENT_EVENTS, call_agent, check_size, copy_event
 from hub.hosting.slots import Slot
 from hub.limits import Limits
-from hub.messages import Interrupt, StopReason
+from hub.messages import Body, Interrupt, StopReason, ToolCallResult
+from hub.messages.requests import EMPTY_REQUEST
 
 STOP_TEXTS: dict[StopReason, str] = {
     "aborted": "the hub is stopping",
     "cancelled": "the credential of the request is no longer valid",
 }
-TextOrFinish = str | Finish
+AnswerOutput = str | Finish | Body
 MAX_UNREAD = 16  # outputs; at this number the agent's code waits for its reader (backpressure)
 
 
@@ -41,7 +43,7 @@ async def _stream_texts(caller: AgentTask, run: Run, agent_id: str, message: str
         slot.release()
     caller.check_can_call()
     # The called agent uses the questions and files of the caller's run.
-    run = attrs.evolve(run, agent=agent_id, message=message, history=(), parts=(), metadata={})
+    run = attrs.evolve(run, agent=agent_id, message=message, history=(), parts=(), metadata={}, request=EMPTY_REQUEST)
     async with open_answer(slot, caller.limits, run, caller) as reader:
         async for output in reader:
             if isinstance(output, str):
@@ -50,14 +52,20 @@ async def _stream_texts(caller: AgentTask, run: Run, agent_id: str, message: str
 
 @asynccontextmanager
 async def open_answer(
-    slot: Slot, limits: Limits, run: Run, caller: AgentTask | None = None
+    slot: Slot, limits: Limits, run: Run, caller: AgentTask | None = None, *, with_events: bool = False
 ) -> AsyncIterator["OutputReader"]:
     """Run an agent in *slot*, and yield an OutputReader over its output. When the agent's code ends, the slot is free.
 
     The iteration raises AgentError if the agent fails, with the error code `timeout` if it reaches a time limit.
-    Leaving the context cancels the agent, and waits until its code has ended or the grace time is over.
+    With *with_events*, the iteration also yields the agent's events. Leaving the context cancels the agent, and waits
+    until its code has ended or the grace time is over.
     """
-    reader = OutputReader(run=run, meter=Meter(run.agent, count_bytes(run.message)))
+    reader = OutputReader(
+        run=run,
+        meter=Meter(run.agent, count_bytes(run.message)),
+        calls=CallRecorder(client_tools=run.request.tool_names, max_bytes=0),
+        with_events=with_events,
+    )
     meters = AnswerMeters() if caller is None else caller.meters
     reader.agent_task = agent_task = AgentTask(
         slot=slot,
@@ -84,19 +92,24 @@ async def open_answer(
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class OutputReader:
-    """An iterator over the texts of an agent's code, and each Finish that it yields.
+    """An iterator over the texts of an agent's code, and its events if *with_events* is set. A Finish is the last item.
 
     The code waits while MAX_UNREAD outputs are unread. *has_ended* is set when the code has ended, or was abandoned.
+    *calls* are the tool calls of the answer.
     """
 
     run: Run
     meter: Meter
+    calls: CallRecorder
+    with_events: bool
+    finish: Finish = Finish()
     agent_task: AgentTask = attrs.field(init=False)
     has_ended: asyncio.Event = attrs.Factory(asyncio.Event)
-    _unread: deque[TextOrFinish] = attrs.Factory(deque)
+    _unread: deque[AnswerOutput] = attrs.Factory(deque)
     _has_output: asyncio.Event = attrs.Factory(asyncio.Event)
     _has_capacity: asyncio.Event = attrs.Factory(asyncio.Event)
     _open_questions: int = 0
+    _total_bytes: int = 0
     _error: BaseException | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -105,7 +118,7 @@ class OutputReader:
     def __aiter__(self) -> "OutputReader":
         return self
 
-    async def __anext__(self) -> TextOrFinish:
+    async def __anext__(self) -> AnswerOutput:
         while not self._unread:
             if self.has_ended.is_set():
                 raise self._error or StopAsyncIteration
@@ -120,7 +133,7 @@ class OutputReader:
     # --- in the task of the code ------------------------------------------------------------------------------------
 
     async def run_code(self) -> None:
-        """Run the agent's code, and queue its texts and its Finish."""
+        """Run the agent's code, and queue its texts and events, and a Finish."""
         agent, deadlines = self.agent_task.agent, self.agent_task.deadlines
         run = attrs.evolve(self.run, call=make_call_function(self.agent_task), ask=self._ask)
         try:
@@ -130,25 +143,42 @@ class OutputReader:
                         return
                     deadlines.note_output()
                     text = output.content if isinstance(output, Message) else output
-                    if isinstance(text, (str, Finish)):
-                        await self._queue(text)
+                    if isinstance(text, str):
+                        await self._queue_text(text)
+                    elif isinstance(text, Finish):
+                        self.finish, self.meter.usage = text, text.usage
+                    elif type(output) in AGENT_EVENTS and self.with_events:
+                        await self._queue_event(output)
                     elif type(output) in AGENT_EVENTS or output is None:
                         await asyncio.sleep(0)  # an agent that yields no text must not block the loop
                     else:
                         raise bad_output_error(agent.id, output)
+            await self._queue(attrs.evolve(self.finish, reason=self.calls.choose_reason(self.finish.reason)))
         except AgentError as error:
             raise clean_error(error) from error
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two would end the hub
             raise self.agent_task.log_and_convert(error) from error
 
-    async def _queue(self, output: TextOrFinish) -> None:
-        if isinstance(output, str):
-            limit = self.agent_task.limits.run_bytes
-            self.meter.output_bytes += len(output) if output.isascii() else len(encode_text(self.run.agent, output))
-            if self.meter.output_bytes > limit:
-                raise too_long_error(self.run.agent, limit)
-        else:
-            self.meter.usage = output.usage
+    async def _queue_text(self, text: str) -> None:
+        size = len(text) if text.isascii() else len(encode_text(self.run.agent, text))
+        self.meter.output_bytes += size
+        self._count_bytes(size)
+        await self._queue(text)
+
+    async def _queue_event(self, event: Body) -> None:
+        body, size = copy_event(self.run.agent, event)
+        self._count_bytes(size)
+        if not isinstance(body, ToolCallResult):
+            check_size(self.run.agent, size, body.type, self.agent_task.limits.content_bytes)
+        self.calls.add(body, "")
+        await self._queue(body)
+
+    def _count_bytes(self, size: int) -> None:
+        self._total_bytes += size
+        if self._total_bytes > (limit := self.agent_task.limits.run_bytes):
+            raise too_long_error(self.run.agent, limit)
+
+    async def _queue(self, output: AnswerOutput) -> None:
         self._unread.append(output)
         self._has_output.set()
         if len(self._unread) >= MAX_UNREAD:

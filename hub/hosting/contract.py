@@ -4,12 +4,21 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 import attrs
 
 from hub.errors import AgentError
-from hub.messages import Author, Body, FinishReason, Interrupt, ReplyStatus, StopReason, Usage
+from hub.messages import (
+    Author,
+    Body,
+    FinishReason,
+    Interrupt,
+    Past,
+    ReplyStatus,
+    Request,
+    Usage,
+)
 
 
 @attrs.frozen
@@ -33,22 +42,6 @@ class Finish:
 
 # The values that an agent may yield. A Body is one of the events in hub.messages.CONTENT.
 AgentOutput = str | Message | Finish | Body
-
-
-@attrs.frozen
-class Past:
-    """One earlier message of the session.
-
-    *agent* is the id of the agent that wrote the message, and None for a person. *stop_reason* says how the agent's
-    answer ended, and is None for `end_turn`. Messages with the role `system` come only from clients of the OpenAI
-    endpoint, as instructions for the model.
-    """
-
-    role: Literal["user", "assistant", "system"]
-    content: str
-    agent: str | None = None
-    parts: Sequence[Mapping[str, Any]] = ()
-    stop_reason: StopReason | None = attrs.field(default=None, kw_only=True)
 
 
 class Call:
@@ -119,7 +112,8 @@ class Run:
     *id*, *agent* and *session* are ids. *principal* is who asks for the answer: the author of *message*, or the
     principal that had it answered again. *history* holds the earlier messages of the session, oldest first, by default
     at most 100. *parts* are the images, files and other parts of the message (see hub.messages.parts). *metadata* is
-    any JSON object that the client sent with the message.
+    any JSON object that the client sent with the message. *request* has the client's tools and other wishes; it may be
+    empty. Results of tool calls are *parts* with the type `tool_result`; *message* may be empty then.
     """
 
     id: str
@@ -133,14 +127,15 @@ class Run:
     _file_access: FileAccess = attrs.field(default=FileAccess(), alias="file_access", repr=False)
     parts: Sequence[Mapping[str, Any]] = ()
     metadata: Mapping[str, Any] = attrs.Factory(dict)
+    request: Request = Request()
 
     def call(self, agent: str, message: str) -> Call:
         """Call another agent, and return its answer as a Call; only this agent gets the text.
 
-        The other agent gets no history. It is cancelled when this run ends. If all its `max_runs` slots are in use, the
-        call waits for a free slot. Iterating or awaiting the Call raises AgentError with the code `unknown_agent`,
-        `agent_broken`, `call_depth`, `call_deadlock`, `timeout`, or a code of the other agent. After the end of this
-        run, and outside of the hub's event loop, the code is `agent_error`.
+        The other agent gets no history, and an empty request. It is cancelled when this run ends. If all its `max_runs`
+        slots are in use, the call waits for a free slot. Iterating or awaiting the Call raises AgentError with the code
+        `unknown_agent`, `agent_broken`, `call_depth`, `call_deadlock`, `timeout`, or a code of the other agent. After
+        the end of this run, and outside of the hub's event loop, the code is `agent_error`.
         """
         return self._call(self, agent, message)
 
@@ -206,7 +201,8 @@ class Adapter(Protocol):
     as broken with that message.
 
     An adapter may also have a function `check(options)`, which `hubbub agents` calls instead of `open`. `check` raises
-    the same errors as `open`, and starts nothing.
+    the same errors as `open`, and starts nothing. An adapter whose agents take the tools of clients has a function
+    `takes_tools(options)`, which returns True if the agent with these options does.
     """
 
     Options: type[Any]
@@ -227,6 +223,11 @@ def _check_seconds(marks: "Marks", field: "attrs.Attribute[float | None]", value
         raise ValueError(f"{field.name} must be a number of seconds above 0, not {value!r}")
 
 
+def _check_bool(marks: "Marks", field: "attrs.Attribute[bool]", value: Any) -> None:
+    if type(value) is not bool:
+        raise ValueError(f"{field.name} must be True or False, not {value!r}")
+
+
 @attrs.frozen
 class Marks:
     """The arguments of the decorator `agent`. None stands for the default that the docstring of `agent` states."""
@@ -235,6 +236,7 @@ class Marks:
     max_runs: int | None = attrs.field(default=None, validator=_check_count)
     time_limit: float | None = attrs.field(default=None, validator=_check_seconds)
     silence_limit: float | None = attrs.field(default=None, validator=_check_seconds)
+    tools: bool = attrs.field(default=False, kw_only=True, validator=_check_bool)
 
 
 @overload
@@ -246,6 +248,7 @@ def agent(
     max_runs: int | None = None,
     time_limit: float | None = None,
     silence_limit: float | None = None,
+    tools: bool = False,
 ) -> Callable[[Function], Function]: ...
 def agent(function: Any = None, **marks: Any) -> Any:
     """Mark the function that is the agent of a file, and set its limits.
@@ -255,6 +258,7 @@ def agent(function: Any = None, **marks: Any) -> Any:
     unlimited.
     *time_limit*: seconds for one answer; one hour by default. *silence_limit*: seconds between two outputs; ten minutes
     by default. At a limit the answer ends with the stop reason `timeout`.
+    *tools*: the agent takes the tools of clients (`run.request.tools`), and calls them with ToolCallStart and others.
 
     Raises ValueError or TypeError for a wrong argument: the agent is then broken, with that text.
     """

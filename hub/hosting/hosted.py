@@ -5,7 +5,9 @@ from typing import Any
 
 import attrs
 
+from hub.errors import ToolsUnsupported
 from hub.hosting.contract import Marks, Run
+from hub.messages import Request
 
 THREAD_RUNS = 32  # the default max_runs of an agent whose answers take a thread each
 
@@ -41,6 +43,12 @@ class Agent:
         """Return whether all slots are in use."""
         limit = self.marks.max_runs or (THREAD_RUNS if self.plain_function is not None else None)
         return limit is not None and self.used_slots >= limit
+
+    def check_request(self, request: Request | None) -> None:
+        """Raise ToolsUnsupported if an answer must call a tool, and the agent takes no tools."""
+        if request is not None and request.is_tool_required and not self.marks.tools:
+            text = f"agent {self.id} takes no tools, and the request requires a tool call: leave out the tool choice"
+            raise ToolsUnsupported(f"{text}, or use another agent", agentId=self.id)
 
     def describe(self) -> dict[str, Any]:
         """Return the agent as JSON for clients."""

@@ -52,7 +52,8 @@ async def load_toml_agent(path: Path, paths: AgentPaths, stack: AsyncExitStack |
         keys = {key: table.pop(key) for key in attrs.fields_dict(CommonKeys) if key in table}
         common = msgspec.convert(keys, CommonKeys)
         options = _convert_options(path.name, table, adapter.Options)
-        agent = Agent(id=paths.agent, description=to_one_line(common.description), marks=common.marks, source=path.name)
+        marks = common.marks if "tools" in keys else attrs.evolve(common.marks, tools=_takes_tools(adapter, options))
+        agent = Agent(id=paths.agent, description=to_one_line(common.description), marks=marks, source=path.name)
         if stack is not None:
             agent.async_function = await stack.enter_async_context(adapter.open(options, paths))
         elif hasattr(adapter, "check"):
@@ -64,6 +65,12 @@ async def load_toml_agent(path: Path, paths: AgentPaths, stack: AsyncExitStack |
     except Exception as error:
         raise _load_error(path, error) from None
     return agent
+
+
+def _takes_tools(adapter: Adapter, options: Any) -> bool:
+    """Return whether an agent of an adapter takes the tools of clients, unless its TOML file says otherwise."""
+    takes_tools = getattr(adapter, "takes_tools", None)
+    return takes_tools is not None and bool(takes_tools(options))
 
 
 def _find_adapter(name: str, kind: object) -> Adapter:

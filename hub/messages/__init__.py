@@ -18,6 +18,7 @@ from hub.messages.commands import (
     Auth,
     Cancel,
     Chat,
+    ChatWithRequest,
     Command,
     Edit,
     Fork,
@@ -28,6 +29,7 @@ from hub.messages.commands import (
     Subscribe,
     Typing,
     Unsubscribe,
+    find_request,
 )
 from hub.messages.events import (
     BODIES,
@@ -74,6 +76,8 @@ from hub.messages.notices import (
     TypingNotice,
     Welcome,
 )
+from hub.messages.past import Past, ToolCall
+from hub.messages.requests import Request, ResponseFormat, Tool
 from hub.messages.words import (
     FINISH_REASONS,
     Author,
@@ -102,6 +106,7 @@ __all__ = [
     "Cancel",
     "Cancelling",
     "Chat",
+    "ChatWithRequest",
     "Chunk",
     "Command",
     "Custom",
@@ -127,6 +132,7 @@ __all__ = [
     "Order",
     "Page",
     "PageRequest",
+    "Past",
     "Ping",
     "Pong",
     "Presence",
@@ -135,7 +141,9 @@ __all__ = [
     "Regenerate",
     "RemovalReason",
     "ReplyStatus",
+    "Request",
     "Reset",
+    "ResponseFormat",
     "Resume",
     "Role",
     "RoleNotice",
@@ -154,6 +162,8 @@ __all__ = [
     "StoredFile",
     "Subscribe",
     "Subscribed",
+    "Tool",
+    "ToolCall",
     "ToolCallArgs",
     "ToolCallEnd",
     "ToolCallResult",
@@ -165,4 +175,5 @@ __all__ = [
     "UserMessage",
     "Welcome",
     "WholeMessage",
+    "find_request",
 ]

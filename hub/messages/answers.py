@@ -6,6 +6,7 @@ import attrs
 from msgspec import Struct
 
 from hub.messages.events import Event
+from hub.messages.parts import ToolCallPart
 from hub.messages.words import Fault, StopReason, Usage
 
 
@@ -75,7 +76,10 @@ class EventPage(Struct, frozen=True, kw_only=True):
 
 @attrs.frozen(kw_only=True)
 class RunOutcome:
-    """What a run answered: its text, its stop reason, its token counts, and its error if it failed."""
+    """What a run answered: its text, its stop reason, its token counts, and its error if it failed.
+
+    With the stop reason `tool_calls`, *toolCalls* are the calls that the client has to run.
+    """
 
     sessionId: str
     runId: str
@@ -84,6 +88,7 @@ class RunOutcome:
     stopReason: StopReason | None = None
     usage: Usage | None = None
     error: Fault | None = None
+    toolCalls: tuple[ToolCallPart, ...] | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from hub.messages.parts import Parts
+from hub.messages.requests import Request
 from hub.messages.words import Id, IfBusy, ReplyStatus
 
 MAX_TOKEN_LENGTH = 8192  # characters of a key or a JWT
@@ -48,6 +49,17 @@ class Chat(Command, frozen=True, kw_only=True):
     ifBusy: IfBusy | None = None
     parts: Parts | None = None
     metadata: dict[str, Any] | None = None
+
+
+class ChatWithRequest(Chat, frozen=True, kw_only=True):
+    """A chat of OpenAI's endpoint or of AG-UI. No frame is decoded to this class: a `chat` frame has no request."""
+
+    request: Request
+
+
+def find_request(chat: Chat) -> Request | None:
+    """Return the request of a chat, or None if it has none or an empty one."""
+    return chat.request if isinstance(chat, ChatWithRequest) and not chat.request.is_empty else None
 
 
 class Subscribe(Command, frozen=True, kw_only=True):

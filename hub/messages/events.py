@@ -31,11 +31,15 @@ class UserMessage(Body):
 
 @attrs.frozen
 class RunStarted(Body):
-    """A run begins. The agent's code is called after this commit. `messageId` is the id of the run's first message."""
+    """A run begins. The agent's code is called after this commit. `messageId` is the id of the run's first message.
+
+    A run that answers the results of tool calls has the id of the run with the calls as `parentRunId`.
+    """
 
     type = "run_started"
     messageId: str
     attempt: int = 1
+    parentRunId: str | None = None
 
 
 # Not frozen: a Chunk is created for every token, and to create a frozen object takes 0.4 us instead of 0.12 us.

@@ -90,11 +90,30 @@ class BinaryPart(msgspec.Struct, tag="binary", frozen=True, omit_defaults=True):
             raise ValueError("a binary part needs an id, a url or data")
 
 
-Parts = tuple[TextPart | ImagePart | AudioPart | VideoPart | DocumentPart | BinaryPart, ...]
+class ToolCallPart(msgspec.Struct, tag="tool_call", frozen=True):
+    """A tool call in an agent's message; only the hub makes this part. `arguments` is the JSON that the agent wrote."""
+
+    toolCallId: str
+    toolCallName: str
+    arguments: str
+
+
+class ToolResultPart(msgspec.Struct, tag="tool_result", frozen=True, omit_defaults=True):
+    """The result of a tool call. A client sends it for a call of its own tools."""
+
+    toolCallId: str
+    content: str
+    isError: bool | None = None
+
+
+AnswerPart = TextPart | ImagePart | AudioPart | VideoPart | DocumentPart | BinaryPart
+AnswerParts = tuple[AnswerPart, ...]  # what an agent may put into a message
+Parts = tuple[AnswerPart | ToolResultPart, ...]  # what a client may send
+TOOL_PARTS = ("tool_call", "tool_result")  # the types of the parts about tools
 # Parts as JSON objects, for events, the history and agents.
 JsonParts = tuple[dict[str, Any], ...]
 
 
-def parts_to_json(parts: Parts | None) -> JsonParts | None:
+def parts_to_json(parts: Parts | AnswerParts | None) -> JsonParts | None:
     """Return parts as JSON objects, or None if there are none."""
     return tuple(msgspec.to_builtins(parts)) if parts else None

@@ -9,6 +9,7 @@ from typing import Any
 SPLIT_FIELDS = (
     "content",
     "text",
+    "arguments",
     "value",
     "data",
     "source",

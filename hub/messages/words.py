@@ -14,7 +14,7 @@ RemovalReason = Literal["restarted", "rollback", "edited"]
 ReplyStatus = Literal["resolved", "cancelled"]
 # The stop reasons that an agent may yield in a Finish. Only the hub sets the other stop reasons.
 FinishReason = Literal["end_turn", "max_tokens", "refused", "tool_calls"]
-Role = Literal["user", "assistant", "system"]
+Role = Literal["user", "assistant", "system", "tool"]
 StopReason = Literal[FinishReason, "cancelled", "error", "timeout", "aborted"]
 FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
 

@@ -7,13 +7,14 @@ import json
 import re
 from typing import Any, TypeVar
 
+import attrs
 import msgspec
 import orjson
 
 from hub.errors import BadFrame, BadId, UnknownType
 from hub.ids import describe_bad_id, is_id, quote
 from hub.limits import Limits, format_size
-from hub.messages import COMMANDS, Chat, Command
+from hub.messages import COMMANDS, Chat, Command, Request
 from hub.messages.numbers import read_float
 from hub.protocols.choices import allowed_values
 from hub.text import cut
@@ -31,6 +32,7 @@ JSON_TYPES = {
     type(None): "null",
 }
 ID_FIELDS = ("agentId", "sessionId", "runId", "clientMsgId", "interruptId", "epoch", "messageId", "newSessionId")
+MAX_SEED = 2**63 - 1
 
 
 T = TypeVar("T")
@@ -95,6 +97,27 @@ def check_parts(parts: Any, limits: Limits) -> None:
     """Raise ValueError if a message has more parts than the limit. Call this before the parts are converted."""
     if isinstance(parts, list) and len(parts) > limits.message_parts:
         raise ValueError(f"more than {limits.message_parts} parts, which is the limit - at `$.parts`")
+
+
+def check_request(request: Request, limits: Limits) -> None:
+    """Raise BadFrame if a request is outside the limits, or if its choice of a tool does not fit its tools.
+
+    Its sampling may have long integers, such as a seed, and objects with many keys: those of `logit_bias`.
+    """
+    data = msgspec.json.encode(request)
+    if len(data) > limits.request_bytes:
+        size = format_size(limits.request_bytes)
+        raise BadFrame(f"the tools, the state and the rest of the request are larger than {size}: send less")
+    fields = orjson.loads(data)
+    sampling = fields.pop("sampling")
+    _check_value(fields, limits, 1)
+    if sampling:
+        _check_value(sampling, attrs.evolve(limits, max_integer=MAX_SEED, object_keys=len(data)), 2)
+    if len(request.tool_names) < len(request.tools):
+        raise BadFrame("two tools of the request have one name: give each tool its own name")
+    choice = request.tool_choice
+    if request.is_tool_required and not (choice in request.tool_names or (choice == "required" and request.tools)):
+        raise BadFrame(f"the request has no tool for the tool choice {quote(choice or '')}: send its tools")
 
 
 def check_id(name: str, value: str) -> str:

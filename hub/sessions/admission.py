@@ -1,7 +1,7 @@
 """Admit chats to a session, one at a time: log each chat together with its run, or refuse the chat."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from hub.delivery.channel import Channel
 from hub.errors import Busy, Draining, SessionDeleted, StorageUnavailable
 from hub.hosting.hosted import Agent
 from hub.ids import tenant_of
-from hub.messages import Accepted, Author, Chat
+from hub.messages import Accepted, Author, Chat, find_request
 from hub.sessions import chats, stopping
 from hub.sessions.chats import NewIds, Removal, Sender
 from hub.sessions.hosts import RunPlace, SessionHost
@@ -21,6 +21,7 @@ from hub.sessions.pending import attach_future
 from hub.sessions.run import ActiveRun
 from hub.sessions.schedule import Schedule
 from hub.sessions.single_flight import SingleFlight
+from hub.sessions.tool_results import CallFinder, RunBasis, list_result_ids
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -36,6 +37,15 @@ class Admission:
     schedule: Schedule
     single_flight: SingleFlight
     is_deleting: bool = False
+    call_finder: CallFinder = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.call_finder = CallFinder(
+            key=self.channel.key,
+            store=self.host.log.sessions,
+            outbox=self.outbox,
+            active_runs=self.schedule.active_runs,
+        )
 
     async def admit(self, chat: Chat, sender: Sender, agent: Agent) -> Accepted:
         """Log a message and its run in one commit. Return when the log holds both.
@@ -43,9 +53,11 @@ class Admission:
         *sender.on_accept* is called before the agent is called. For a duplicate, the agent may have been called long
         before.
 
-        Raises IdReused, StorageUnavailable and the errors of reserve_place() and put(): then the chat is not logged,
-        but a rollback may have ended the active runs. Raises the errors of *on_accept*, too: then the chat is logged.
+        Raises IdReused, ToolsUnsupported, StorageUnavailable, and the errors of reserve_place(), find_basis() and
+        put(): then the chat is not logged, but a rollback may have ended the active runs. Raises the errors of
+        *on_accept*, too: then the chat is logged.
         """
+        agent.check_request(find_request(chat))
         digest = chats.make_digest(chat, agent.id)
         admit = partial(self._admit, chat, sender, agent, digest)
         accepted = await self.single_flight.run_once(chat, sender.author, digest, admit)
@@ -55,11 +67,13 @@ class Admission:
 
     async def _admit(self, chat: Chat, sender: Sender, agent: Agent, digest: str) -> Accepted:
         async with self.reserve_place(sender.author) as place:
-            if chat.ifBusy == "rollback":
-                accepted = await self._roll_back(chat, sender, agent, digest, place)
+            call_ids = list_result_ids(chat.parts)
+            if call_ids or chat.ifBusy == "rollback":
+                accepted = await self._admit_alone(chat, sender, agent, digest, place, call_ids)
             else:
                 async with self.schedule.lock:  # an edit, a regeneration or a rollback holds it until its put() is done
-                    answer = self.put(chat, sender, agent, digest, place=place)
+                    basis = RunBasis(request=find_request(chat))
+                    answer = self.put(chat, sender, agent, digest, basis, place=place)
                 accepted = await answer
         # The commit wakes this task first, and starts the agent's task after that. With a clientMsgId, the task that
         # called admit() is woken later still, perhaps after the delivery of the first chunk.
@@ -86,6 +100,7 @@ class Admission:
         sender: Sender,
         agent: Agent,
         digest: str,
+        basis: RunBasis,
         removal: Removal | None = None,
         place: RunPlace | None = None,
     ) -> Coroutine[Any, Any, Accepted]:
@@ -101,11 +116,13 @@ class Admission:
         agent = self.host.agents.get_working(agent.id)  # the agent may have been reloaded while the chat waited
         new_id = self.host.seams.new_id
         ids, key, head = NewIds(new_id("r"), new_id("m"), new_id("m")), self.channel.key, self.channel.head
-        record = chats.make_run_record(chat, sender.author, key, agent.id, head=head, ids=ids, removal=removal)
+        record = chats.make_run_record(
+            chat, sender.author, key, agent.id, head=head, ids=ids, removal=removal, basis=basis
+        )
         run = schedule.make_run(record, agent)
         replaced_runs = list(schedule.active_runs.values()) if chat.ifBusy == "replace" else []
         schedule.queued_runs.insert(0 if chat.ifBusy in ("replace", "rollback") else len(schedule.queued_runs), run)
-        can_start = chat.ifBusy == "parallel" or not schedule.must_wait(run)
+        can_start = (chat.ifBusy == "parallel" and not basis.must_wait) or not schedule.must_wait(run)
         if removal is None:
             self._check_capacity(chat, agent, can_start, run)
         else:  # runs may have been stopped for this chat, so it is not refused: if the agent is full, the chat waits
@@ -120,19 +137,41 @@ class Admission:
             self.outbox.put(*events)
         return self._wait_for_commit(chat, run, can_start, seq)
 
-    async def _roll_back(
-        self, chat: Chat, sender: Sender, agent: Agent, digest: str, place: RunPlace | None
+    async def _admit_alone(
+        self,
+        chat: Chat,
+        sender: Sender,
+        agent: Agent,
+        digest: str,
+        place: RunPlace | None,
+        call_ids: Sequence[str],
     ) -> Accepted:
-        """Stop the active runs, remove their messages and answers, and put the chat in front of the queue."""
+        """Admit a chat with the results of tool calls, or a rollback, while no other chat is admitted."""
+        basis, removal = RunBasis(request=find_request(chat)), None
+        is_rollback = chat.ifBusy == "rollback"
         async with self.pause(chat):
-            runs = list(self.schedule.active_runs.values())
-            if runs:  # else the chat may start at once, and if it cannot, put() checks the queue
-                self._check_queue(chat, len(self.schedule.queued_runs) + 1)
-            await stopping.end_runs(self.schedule, runs)
-            ids = dict.fromkeys(id for run in runs for id in (run.record.userMessageId, *run.message_ids))
-            removal = Removal(tuple(ids), "rollback") if ids else None
-            answer = self.put(chat, sender, agent, digest, removal, place)
+            if call_ids:  # the calls of the runs that a rollback takes back do not count
+                basis = await self.find_basis(chat, call_ids, with_active_runs=not is_rollback)
+                agent = agent if chat.agentId or not basis.agent_id else self.host.agents.get_working(basis.agent_id)
+            if is_rollback:
+                removal = await self._end_active_runs(chat)
+            answer = self.put(chat, sender, agent, digest, basis, removal, place)
         return await answer
+
+    async def find_basis(self, chat: Chat, call_ids: Sequence[str], **options: Any) -> RunBasis:
+        """Return what the run of a chat takes over, as CallFinder.find_basis() does. The chat's own request counts."""
+        basis = await self.call_finder.find_basis(call_ids, **options)
+        request = find_request(chat)
+        return basis if request is None else attrs.evolve(basis, request=request)
+
+    async def _end_active_runs(self, chat: Chat) -> Removal | None:
+        """Stop the active runs for a rollback. Return the removal of their messages and answers, if there are any."""
+        runs = list(self.schedule.active_runs.values())
+        if runs:  # else the chat may start at once, and if it cannot, put() checks the queue
+            self._check_queue(chat, len(self.schedule.queued_runs) + 1)
+        await stopping.end_runs(self.schedule, runs)
+        ids = dict.fromkeys(id for run in runs for id in (run.record.userMessageId, *run.message_ids))
+        return Removal(tuple(ids), "rollback") if ids else None
 
     @asynccontextmanager
     async def pause(self, chat: Chat = Chat(message="")) -> AsyncIterator[None]:

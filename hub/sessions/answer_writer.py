@@ -9,10 +9,11 @@ import msgspec
 import orjson
 
 from hub.errors import AgentError
+from hub.hosting.call_recorder import TOOL_EVENTS, CallRecorder
 from hub.hosting.contract import FileAccess, Finish
 from hub.hosting.contract import Message as AgentMessage
 from hub.hosting.faults import bad_output_error, encode_text, is_count, too_long_error
-from hub.hosting.output import AGENT_EVENTS
+from hub.hosting.output import AGENT_EVENTS, check_size, copy_event
 from hub.limits import Limits, format_size
 from hub.messages import (
     FINISH_REASONS,
@@ -23,10 +24,11 @@ from hub.messages import (
     Reasoning,
     StopReason,
     ToolCallResult,
+    ToolCallStart,
     Usage,
     WholeMessage,
 )
-from hub.messages.parts import JsonParts, Parts, parts_to_json
+from hub.messages.parts import AnswerParts, JsonParts, parts_to_json
 from hub.pools import use_hub_threads
 from hub.sessions.outbox import Outbox
 from hub.sessions.pending import PendingEvent
@@ -46,10 +48,10 @@ def _is_valid_finish(finish: Finish) -> bool:
 class AnswerWriter:
     """Writes the messages and events of one run.
 
-    *messages* are the finished messages; *message_id* is the id of the message that streams, or of the next one.
-    *on_first_output* is called when the log holds and has delivered the first output; then it is None.
-    *finish* is the agent's last Finish. *pending_bytes* counts the bytes that the log does not hold yet. *has_yielded*
-    is True if the event loop has run other tasks since the run cleared the flag.
+    *messages* are the finished messages, without the parts for their tool calls, which *calls* has. *message_id* is the
+    id of the message that streams, or of the next one. *on_first_output* is called when the log holds and has delivered
+    the first output; then it is None. *finish* is the agent's last Finish. *pending_bytes* counts the bytes that the
+    log does not hold yet. *has_yielded* is True if the event loop has run other tasks since the run cleared the flag.
 
     All methods are called in the loop. They raise AgentError for output that is invalid or too large. A closed writer
     writes nothing.
@@ -63,6 +65,7 @@ class AnswerWriter:
     limits: Limits
     file_access: FileAccess
     new_id: Callable[[str], str]
+    calls: CallRecorder
     on_first_output: Callable[[], None] | None = None
     messages: list[HistoryMessage] = attrs.Factory(list)
     finish: Finish = Finish()
@@ -159,7 +162,7 @@ class AnswerWriter:
             data = orjson.dumps(message.parts)
             if len(message.parts) > self.limits.message_parts:
                 raise ValueError(f"more than {self.limits.message_parts} parts")
-            parts = parts_to_json(msgspec.json.decode(data, type=Parts))
+            parts = parts_to_json(msgspec.json.decode(data, type=AnswerParts))
         except (TypeError, ValueError) as error:
             raise AgentError(
                 f"agent {self.agent_id} gave a message with bad parts: {error}", "agent_bad_output"
@@ -179,8 +182,18 @@ class AnswerWriter:
             body = attrs.evolve(body, messageId=self._reasoning_id)
         else:
             self.end_stream()
+            if isinstance(body, TOOL_EVENTS):
+                self._record_call(body)
         self.pending_bytes += size
         self.outbox.put(PendingEvent(self.agent_id, self.run_id, body, on_result=lambda _: self._on_logged(size)))
+
+    def _record_call(self, event: Body) -> None:
+        """Record an event of a tool call. A call belongs to the last message; the first message may have no text."""
+        if isinstance(event, ToolCallStart) and not self.messages:
+            self.messages.append(self._make_message(""))
+            self.message_id = self.new_id("m")
+        if self.messages:
+            self.calls.add(event, self.messages[-1].messageId)
 
     async def _shorten(self, result: ToolCallResult) -> ToolCallResult:
         """Store a large tool result as a file. Return the result with the file's id and only the beginning of its text.
@@ -212,17 +225,11 @@ class AnswerWriter:
 
     def _copy(self, event: Body) -> tuple[Body, int]:
         """Return a copy of an event that the log can encode, and its size. Count its bytes for the run's limit."""
-        try:
-            # A copy, because the agent may change its object later. It is encoded here, because a value that the log
-            # cannot encode would make the whole commit fail, with the events of other sessions.
-            data = orjson.dumps(attrs.asdict(event))
-            body = msgspec.convert(orjson.loads(data), type(event))
-        except (TypeError, RecursionError, msgspec.ValidationError) as error:
-            raise AgentError(f"agent {self.agent_id} gave a bad {event.type}: {error}", "agent_bad_output") from None
-        self._count_bytes(len(data))
+        body, size = copy_event(self.agent_id, event)
+        self._count_bytes(size)
         if not isinstance(body, ToolCallResult):  # _shorten() has stored a large one as a file
-            self._check_size(len(data), event.type)
-        return body, len(data)
+            self._check_size(size, event.type)
+        return body, size
 
     # --- limits -----------------------------------------------------------------------------------------------------
 
@@ -235,9 +242,7 @@ class AnswerWriter:
         return too_long_error(self.agent_id, self.limits.run_bytes)
 
     def _check_size(self, size: int, noun: str) -> None:
-        if size > self.limits.content_bytes:
-            limit = format_size(self.limits.content_bytes)
-            raise AgentError(f"agent {self.agent_id} gave a {noun} of more than {limit}", "answer_too_long")
+        check_size(self.agent_id, size, noun, self.limits.content_bytes)
 
     # --- end of a message -------------------------------------------------------------------------------------------
 
@@ -246,8 +251,9 @@ class AnswerWriter:
         self._reasoning_id = ""
         self._finish_message()
 
-    def restore(self, messages: Iterable[WholeMessage]) -> None:
-        """Add the messages that the run logged in an earlier process, in order, for make_history()."""
+    def restore(self, messages: Iterable[WholeMessage], calls: CallRecorder) -> None:
+        """Add the messages and calls that the run logged in an earlier process, in order, for make_history()."""
+        self.calls = calls
         for message in messages:
             self.message_id = message.messageId
             self.messages.append(self._make_message(message.content, message.parts))
@@ -260,15 +266,20 @@ class AnswerWriter:
         return last_id
 
     def make_history(self, reason: StopReason, error: Fault | None) -> tuple[HistoryMessage, ...]:
-        """Return the messages for the history.
+        """Return the messages for the history, with the parts for their tool calls.
 
         Unless *reason* is `end_turn`, the last message has *reason* and *error*. If the run has no message, an empty
         one has them.
         """
+        messages = tuple(map(self._add_calls, self.messages))
         if reason == "end_turn":
-            return tuple(self.messages)
-        *rest, last = self.messages or [self._make_message("")]
+            return messages
+        *rest, last = messages or [self._make_message("")]
         return (*rest, attrs.evolve(last, stopReason=reason, error=error))
+
+    def _add_calls(self, message: HistoryMessage) -> HistoryMessage:
+        parts = self.calls.make_parts(message.messageId)
+        return attrs.evolve(message, parts=(*(message.parts or ()), *parts)) if parts else message
 
     def close(self) -> None:
         """Drop all later output, and wake the task that waits for capacity."""

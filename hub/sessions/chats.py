@@ -5,12 +5,23 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import attrs
+import msgspec
 import orjson
 
 from hub.ids import Key
-from hub.messages import Accepted, Author, Chat, HistoryMessage, MessageRemoved, RemovalReason, UserMessage
+from hub.messages import (
+    Accepted,
+    Author,
+    Chat,
+    HistoryMessage,
+    MessageRemoved,
+    RemovalReason,
+    UserMessage,
+    find_request,
+)
 from hub.messages.parts import parts_to_json
 from hub.sessions.pending import PendingEvent
+from hub.sessions.tool_results import RunBasis
 from hub.storage.records import ChatRecord, RunRecord
 
 
@@ -48,7 +59,15 @@ class NewIds(NamedTuple):
 
 
 def make_run_record(
-    chat: Chat, author: Author, key: Key, agent_id: str, *, head: int, ids: NewIds, removal: Removal | None
+    chat: Chat,
+    author: Author,
+    key: Key,
+    agent_id: str,
+    *,
+    head: int,
+    ids: NewIds,
+    removal: Removal | None,
+    basis: RunBasis,
 ) -> RunRecord:
     """Return the record of a queued run. *head* is the last seq of its session."""
     message = removal.reused_message if removal else None
@@ -62,9 +81,11 @@ def make_run_record(
         message=message.content if message else chat.message,
         author=author,
         after=head,
-        waits_for_session=chat.ifBusy in ("enqueue", "replace", "rollback"),
+        waits_for_session=basis.must_wait or chat.ifBusy in ("enqueue", "replace", "rollback"),
         parts=message.parts if message else parts_to_json(chat.parts),
         metadata=message.metadata if message else chat.metadata,
+        request=basis.request,
+        parentRunId=basis.parent_run_id,
     )
 
 
@@ -121,7 +142,7 @@ def _make_message_event(chat: Chat, run: RunRecord) -> PendingEvent:
         parts=run.parts,
         metadata=run.metadata,
     )
-    return PendingEvent(None, None, body, messages=(message,), is_refusable=True)
+    return PendingEvent(None, None, body, messages=(message,), request=run.request, is_refusable=True)
 
 
 def make_accepted(
@@ -154,5 +175,8 @@ def make_digest(chat: Chat, *target: str | None) -> str:
     """
     if chat.clientMsgId is None:
         return ""
-    extra = [parts_to_json(chat.parts), chat.metadata] if chat.parts or chat.metadata else []
+    request = find_request(chat)
+    extra = [parts_to_json(chat.parts), chat.metadata] if chat.parts or chat.metadata or request else []
+    if request is not None:
+        extra.append(msgspec.to_builtins(request))
     return hashlib.sha256(orjson.dumps([*target, chat.message, *extra])).hexdigest()

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from hub.access.records import UsageRecord
-from hub.hosting.contract import FileAccess, Past
+from hub.hosting.contract import FileAccess
 from hub.hosting.folder import Agents
 from hub.hosting.slots import Slots
 from hub.ids import Key
 from hub.limits import Limits
+from hub.messages import Past
 from hub.observe.counters import Counters
 from hub.seams import Seams
 from hub.sessions.outbox import Outbox

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hub.access.records import UsageRecord
 from hub.errors import StorageUnavailable
 from hub.ids import Key
-from hub.messages import Chunk, Event, HistoryMessage
+from hub.messages import Chunk, Event, HistoryMessage, Request
 from hub.storage.records import Append, ChatRecord, RunRecord
 
 # Called with the seq of an event when the log holds the event, or with the error if a refusable event is dropped.
@@ -44,7 +44,8 @@ class PendingChunk(Event, eq=False, kw_only=True):
 class PendingEvent(Event, eq=False, kw_only=True):
     """An event other than a chunk on its way to the log, and the rows that its commit writes.
 
-    If an append fails, a refusable event is dropped. Every other event is retried until the append succeeds.
+    If an append fails, a refusable event is dropped. Every other event is retried until the append succeeds. *request*
+    is the request of its message.
     """
 
     messages: tuple[HistoryMessage, ...] = ()
@@ -53,6 +54,7 @@ class PendingEvent(Event, eq=False, kw_only=True):
     removed_messages: tuple[str, ...] = ()
     chat: ChatRecord | None = None
     usage: tuple[UsageRecord, ...] = ()
+    request: Request | None = None
     on_result: ResultCallback | None = None
     is_refusable: bool = False
 
@@ -83,6 +85,7 @@ def make_append(key: Key, batch: list[PendingEvent | PendingChunk], owner: str) 
     chats: list[tuple[int, ChatRecord]] = []
     removed_messages: list[str] = []
     usage: list[UsageRecord] = []
+    requests: dict[str, Request] = {}
     for index, event in enumerate(batch):
         if isinstance(event, PendingChunk):
             continue
@@ -91,6 +94,8 @@ def make_append(key: Key, batch: list[PendingEvent | PendingChunk], owner: str) 
         ended_runs += event.ended_runs
         removed_messages += event.removed_messages
         usage += event.usage
+        if event.request is not None:
+            requests |= dict.fromkeys([message.messageId for message in event.messages], event.request)
         if event.chat is not None:
             chats.append((index, event.chat))
     return Append(
@@ -103,4 +108,5 @@ def make_append(key: Key, batch: list[PendingEvent | PendingChunk], owner: str) 
         removed_messages=removed_messages,
         owner=owner,
         usage=usage,
+        requests=requests,
     )

@@ -5,12 +5,24 @@ from collections.abc import Sequence
 import attrs
 from msgspec.structs import replace
 
+from hub.hosting.call_recorder import TOOL_EVENTS, CallRecorder
 from hub.hosting.hosted import Agent
 from hub.ids import tenant_of
-from hub.messages import Chunk, Event, Interrupt, InterruptResolved, MessageRemoved, WholeMessage
+from hub.limits import Limits
+from hub.messages import (
+    Body,
+    Chunk,
+    Event,
+    Interrupt,
+    InterruptResolved,
+    MessageRemoved,
+    RunStarted,
+    ToolCallStart,
+    WholeMessage,
+)
 from hub.sessions.hosts import RunPlace
 from hub.sessions.pending import PendingEvent
-from hub.sessions.run import ActiveRun
+from hub.sessions.run import ActiveRun, make_recorder
 from hub.sessions.session import LiveSession
 from hub.storage.log import EventStore
 from hub.storage.records import RunRecord
@@ -18,8 +30,13 @@ from hub.storage.records import RunRecord
 
 @attrs.define
 class LoggedOutput:
-    """The messages of a run that were not removed, and its open questions, both by id and in order."""
+    """The messages of a run that were not removed, and its open questions, both by id and in order; its tool calls.
 
+    *first_id* is the id of the first message in the latest attempt.
+    """
+
+    calls: CallRecorder
+    first_id: str = ""
     messages: dict[str, WholeMessage] = attrs.Factory(dict)
     questions: dict[str, Interrupt] = attrs.Factory(dict)
 
@@ -29,6 +46,11 @@ class LoggedOutput:
         if isinstance(body, MessageRemoved):
             for message_id in body.messageIds:
                 self.messages.pop(message_id, None)
+            self.calls.remove_messages(body.messageIds)
+        elif isinstance(body, RunStarted):
+            self.first_id = body.messageId
+        elif isinstance(body, TOOL_EVENTS):
+            self._apply_call(body)
         elif isinstance(body, WholeMessage):
             self.messages[body.messageId] = body
         elif isinstance(body, Chunk):
@@ -39,6 +61,13 @@ class LoggedOutput:
         elif isinstance(body, InterruptResolved):
             self.questions.pop(body.interruptId, None)
 
+    def _apply_call(self, body: Body) -> None:
+        """Record an event of a tool call, as AnswerWriter does."""
+        if isinstance(body, ToolCallStart) and not self.messages:
+            self.messages[self.first_id] = WholeMessage(self.first_id, "")
+        if self.messages:
+            self.calls.add(body, next(reversed(self.messages)))
+
 
 async def recover_session(session: LiveSession, records: Sequence[RunRecord]) -> None:
     """Recover the runs of a session that have not ended, in order.
@@ -47,7 +76,9 @@ async def recover_session(session: LiveSession, records: Sequence[RunRecord]) ->
     recovered.
     """
     store, head = session.host.log.events, session.channel.head
-    outputs = {record.runId: await _read_output(store, record, head) for record in records if record.state == "started"}
+    started_records = [record for record in records if record.state == "started"]
+    limits = session.host.limits
+    outputs = {record.runId: await _read_output(store, record, head, limits) for record in started_records}
     places = await _occupy_places(session, records)
     for record, place in zip(records, places, strict=True):
         if record.state == "queued":
@@ -77,7 +108,7 @@ def _recover_started_run(session: LiveSession, record: RunRecord, output: Logged
     agent = next((agent for agent in session.host.agents.all() if agent.id == record.agentId and not agent.error), None)
     if agent is None or not agent.marks.restartable or record.attempt > 1:
         run = _make_run(session, record, None, place)
-        run.writer.restore(output.messages.values())
+        run.writer.restore(output.messages.values(), output.calls)
         for question in output.questions.values():
             run.questions.add(question)
         session.active_runs[run.id] = run
@@ -104,9 +135,9 @@ def _make_run(session: LiveSession, record: RunRecord, agent: Agent | None, plac
     return run
 
 
-async def _read_output(store: EventStore, record: RunRecord, head: int) -> LoggedOutput:
+async def _read_output(store: EventStore, record: RunRecord, head: int, limits: Limits) -> LoggedOutput:
     """Return the output of a run, from its events in the log. Raises StorageUnavailable and LogDamaged."""
-    output = LoggedOutput()
+    output = LoggedOutput(make_recorder(record, limits))
     cursor = record.after
     while events := await store.read(record.key, cursor, head):
         cursor = events[-1].seq

@@ -1,6 +1,8 @@
 """Rewrite the history: edit a message, or regenerate an answer.
 
-The hub holds the history, so both commands work for every agent. Each of them:
+The hub holds the history, so both commands work for every agent. The new run has the request of the message that it
+answers: the sender of the command sees an answer, not its tools and its sampling, and wants another answer to the same
+request. Each command:
 
 1. pauses the admission of the session: no chat is admitted and no run starts before step 3;
 2. stops the runs that answer the user's message or a later one, and waits until the log holds their ends;
@@ -19,6 +21,7 @@ from hub.sessions import stopping
 from hub.sessions.chats import Removal, Sender, make_digest
 from hub.sessions.run import ActiveRun
 from hub.sessions.session import LiveSession
+from hub.sessions.tool_results import RunBasis, list_result_ids
 
 
 async def edit_message(session: LiveSession, command: Edit, sender: Sender, default_agent: str) -> Accepted:
@@ -52,10 +55,12 @@ async def _edit(
         agent_id = command.agentId or agent_id or default_agent
         sender.check(agent_id)
         agent = session.host.agents.get_working(agent_id)
+        basis = await _find_edit_basis(session, chat, messages)
+        agent.check_request(basis.request)
         messages, stopped_ids = await _stop_runs(session, command.messageId)
         # No await from here to put(): the removal must contain every message from the edited one on.
         removal = Removal(_merge_ids(messages, empty_ids, stopped_ids))
-        answer = session.admission.put(chat, sender, agent, digest, removal, place)
+        answer = session.admission.put(chat, sender, agent, digest, basis, removal, place)
     return await answer
 
 
@@ -85,11 +90,25 @@ async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, sen
         agent_id = command.agentId or agent_id
         sender.check(agent_id)
         agent = session.host.agents.get_working(agent_id)  # before runs are stopped, as in _edit()
+        basis = await session.admission.call_finder.find_stored_basis(messages[0])
+        agent.check_request(basis.request)
         messages, stopped_ids = await _stop_runs(session, message_id, skip=1)
         # No await from here to put(), as in _edit().
         removal = Removal(_merge_ids(messages[1:], empty_ids, stopped_ids), reused_message=messages[0])
-        answer = session.admission.put(chat, sender, agent, digest, removal, place)
+        answer = session.admission.put(chat, sender, agent, digest, basis, removal, place)
     return await answer
+
+
+async def _find_edit_basis(session: LiveSession, chat: Chat, messages: Sequence[HistoryMessage]) -> RunBasis:
+    """Return what the run of an edit takes over: the request of the old message, unless the edit has results of tools.
+
+    Those must be the results of calls before the old message. Raises the errors of CallFinder.find_basis().
+    """
+    if call_ids := list_result_ids(chat.parts):
+        removed_ids = {message.messageId for message in messages}
+        return await session.admission.find_basis(chat, call_ids, with_active_runs=False, removed_ids=removed_ids)
+    basis = await session.admission.call_finder.find_stored_basis(messages[0])
+    return RunBasis(request=basis.request)
 
 
 def _merge_ids(messages: Sequence[HistoryMessage], *more_ids: list[str]) -> tuple[str, ...]:

@@ -11,9 +11,11 @@ from hub.access.records import UsageRecord
 from hub.days import to_day
 from hub.errors import AgentError, HubError
 from hub.hosting.agent_task import AgentTask
+from hub.hosting.call_recorder import CallRecorder
 from hub.hosting.hosted import Agent
 from hub.hosting.output import call_agent
 from hub.ids import id_of, tenant_of
+from hub.limits import Limits
 from hub.messages import Fault, RunError, RunFinished, StopReason
 from hub.sessions.answer_writer import AnswerWriter
 from hub.sessions.hosts import RunOwner, RunPlace, SessionHost
@@ -44,6 +46,12 @@ STATE_EDGES = {
     RunState.ENDING: {RunState.ENDED},
     RunState.ENDED: set(),
 }
+
+
+def make_recorder(record: RunRecord, limits: Limits) -> CallRecorder:
+    """Return a recorder for the tool calls of a run."""
+    names = record.request.tool_names if record.request is not None else frozenset[str]()
+    return CallRecorder(client_tools=names, max_bytes=limits.content_bytes)
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -92,6 +100,7 @@ class ActiveRun:
             limits=host.limits,
             file_access=owner.file_access,
             new_id=host.seams.new_id,
+            calls=make_recorder(record, host.limits),
             on_first_output=self.timer.note_first_output,
         )
         self.questions = Questions(
@@ -240,7 +249,7 @@ class ActiveRun:
                 "error", self.agent_task.log_and_convert(AgentError(f"agent {self.record.agentId} cancelled itself"))
             )
         else:
-            self._end(self.writer.finish.reason)
+            self._end(self.writer.calls.choose_reason(self.writer.finish.reason))
 
     def _on_abandon(self) -> None:
         if not self.has_ended:

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from hub.delivery.channel import Channel
 from hub.errors import HubError
-from hub.hosting.contract import FileAccess, Past
+from hub.hosting.contract import FileAccess
 from hub.hosting.hosted import Agent
-from hub.messages import RunStarted
+from hub.messages import Past, RunStarted
 from hub.sessions.file_access import make_file_access
 from hub.sessions.hosts import SessionHost
 from hub.sessions.outbox import Outbox
@@ -49,7 +49,8 @@ class Schedule:
 
     async def read_history(self, run: ActiveRun) -> Sequence[Past]:
         records = [run.record, *(queued_run.record for queued_run in self.queued_runs)]
-        return await read_past(self.host.log.sessions, self.channel.key, records, self.host.limits)
+        takes_tools = run.agent is not None and run.agent.marks.tools
+        return await read_past(self.host.log.sessions, self.channel.key, records, self.host.limits, takes_tools)
 
     def on_questions_change(self) -> None:
         self.on_change()
@@ -95,7 +96,7 @@ class Schedule:
         run_started = PendingEvent(
             record.agentId,
             run.id,
-            RunStarted(record.messageId, record.attempt),
+            RunStarted(record.messageId, record.attempt, record.parentRunId),
             run_records=(record,),
             on_result=lambda seq: run.run_agent() if isinstance(seq, int) else None,
             is_refusable=bool(events),

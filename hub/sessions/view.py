@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from hub.errors import AgentError
 from hub.hosting.calls import make_call_function
-from hub.hosting.contract import FileAccess, Past, Reply, Run
+from hub.hosting.contract import FileAccess, Reply, Run
 from hub.ids import id_of
-from hub.messages import Interrupt
+from hub.messages import Interrupt, Past
+from hub.messages.requests import EMPTY_REQUEST
 
 if TYPE_CHECKING:
     from hub.sessions.run import ActiveRun
@@ -38,4 +39,5 @@ def make_view(run: "ActiveRun", past: Sequence[Past]) -> Run:
         file_access=FileAccess(owner.file_access.read, store),
         parts=record.parts or (),
         metadata=record.metadata or {},
+        request=record.request or EMPTY_REQUEST,
     )

@@ -12,12 +12,12 @@ what it reads is damaged. append() passes the error to its callback.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hub.ids import Key
-from hub.messages import Event, HistoryMessage, Page, PageRequest
+from hub.messages import Event, HistoryMessage, Page, PageRequest, Request
 from hub.storage.access_store import AccessStore
 from hub.storage.archive import LogArchive
 from hub.storage.records import (
@@ -37,6 +37,7 @@ from hub.storage.records import (
 
 EVERYONE = frozenset({"*"})  # the readers of a list of all sessions
 ERASED = "[erased]"  # the content of an erased message
+MAX_TOOL_MESSAGES = 1000  # of a result of SessionStore.read_tool_messages()
 
 # Called in the loop, in the order of commits, once for each append with events, after the events are on disk.
 Listener = Callable[[Key, Sequence[Event]], None]
@@ -154,7 +155,7 @@ class SessionStore(ABC):
         """Erase what a principal wrote in a session, in one commit, and give the session a new random epoch.
 
         The principal's messages, in the history, in events and in unfinished runs, get the content ERASED. They lose
-        their parts, their metadata and the author's name, and keep their ids and seqs. The payloads of its answers to
+        their parts, metadata, requests and the author's name, and keep ids and seqs. The payloads of its answers to
         questions become ERASED, too. Its chats get an empty digest. Deletes the files whose ids were in these messages,
         unless a message of another user has the id, too. If there is nothing to erase, nothing changes.
 
@@ -207,6 +208,17 @@ class SessionStore(ABC):
         """Return a finished message and the messages after it, oldest first, at most *limit* in all.
 
         Only the first message has its content, parts and metadata. The result is empty if there is no such message.
+        """
+
+    @abstractmethod
+    async def find_request(self, key: Key, message_id: str) -> Request | None:
+        """Return the request of a user's message, or None if it has none, or if there is no such message."""
+
+    @abstractmethod
+    async def read_tool_messages(self, key: Key, call_ids: Collection[str]) -> Sequence[HistoryMessage]:
+        """Return the messages with parts that are about one of these tool calls, oldest first, without their texts.
+
+        Of more than MAX_TOOL_MESSAGES messages, only the newest are returned.
         """
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """The records that a log stores besides events. They name a session by its key: see hub.ids."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from hub.access.records import UsageRecord
 from hub.ids import Key
-from hub.messages import Author, Event, HistoryMessage
+from hub.messages import Author, Event, HistoryMessage, Request
 from hub.messages.parts import JsonParts
 
 
@@ -116,7 +116,8 @@ class RunRecord(Struct, frozen=True):
 
     *after* is a seq before the run's first event: retention keeps the later events. If *waits_for_session* is True,
     the queued run waits for all earlier runs of its session. Otherwise the queued run waits for the earlier runs of its
-    agent, and for the earlier runs with *waits_for_session*.
+    agent, and for the earlier runs with *waits_for_session*. *parentRunId* is the run whose tool calls have their
+    results in the message.
     """
 
     runId: str
@@ -132,6 +133,8 @@ class RunRecord(Struct, frozen=True):
     waits_for_session: bool = field(name="wide", default=False)
     parts: JsonParts | None = None
     metadata: dict[str, Any] | None = None
+    request: Request | None = None
+    parentRunId: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -178,7 +181,8 @@ class Append(Struct):
     """A unit of work for the log: the log commits all parts, or none.
 
     The log sets sessionId, epoch, seq and ts of *events* in place. A message and a chat get the seq of an event: the
-    number before each is the index of that event in *events*. *saved_runs* are inserted or replaced. *ended_runs* are
+    number before each is the index of that event in *events*. *requests* are the requests of messages, by the ids of
+    the messages. *saved_runs* are inserted or replaced. *ended_runs* are
     the ids of runs to delete. *removed_messages* are the ids of messages to delete, after *messages* are inserted.
     If the append makes the session and *owner* is not empty, the principal *owner* gets the grant `owner`. The amounts
     in *usage* are added to the rows with the same day, tenant, principal and agent.
@@ -193,3 +197,4 @@ class Append(Struct):
     removed_messages: Sequence[str] = ()
     owner: str = ""
     usage: Sequence[UsageRecord] = ()
+    requests: Mapping[str, Request] = {}

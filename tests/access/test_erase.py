@@ -13,6 +13,7 @@ from support.waiting import PATIENCE, eventually
 from hub.access.principal import OPERATOR
 from hub.access.records import Quota
 from hub.commands import table as commands
+from hub.commands.complete import Conversation
 from hub.commands.erasing import Erasure
 from hub.errors import Draining, StorageUnavailable, Unauthenticated, UnknownPrincipal
 from hub.ids import Key
@@ -289,7 +290,7 @@ async def test_a_command_that_passed_the_door_before_the_erasure_makes_nothing(h
         with pytest.raises(Unauthenticated):
             await call
     with pytest.raises(Unauthenticated):
-        async with await commands.complete(hub.door, ann, "plain", "r_1", SECRET, ()):
+        async with await commands.complete(hub.door, ann, "plain", Conversation(run_id="r_1", message=SECRET)):
             pass
     with pytest.raises(Unauthenticated):
         async with upload as writer:

@@ -22,8 +22,8 @@ from yarl import URL
 from hub.adapters import local_model, openai_chat
 from hub.adapters.openai_chat import Options
 from hub.errors import AgentError
-from hub.hosting.contract import AgentPaths, AnswerFunction, Call, Finish, Past, Run
-from hub.messages import Author
+from hub.hosting.contract import AgentPaths, AnswerFunction, Call, Finish, Run
+from hub.messages import Author, Past
 
 STORY = "Tell me a long story about a cat and a dog."
 

@@ -23,8 +23,8 @@ from hub.adapters import chat_errors, openai_chat
 from hub.adapters.chat_options import Options
 from hub.adapters.chat_window import window_messages
 from hub.errors import AgentError
-from hub.hosting.contract import Finish, Past
-from hub.messages import Usage
+from hub.hosting.contract import Finish
+from hub.messages import Past, Usage
 
 TEXT = "你好! 🎉 How are you?"
 USAGE = json.dumps({"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 34}})

@@ -453,7 +453,7 @@ async def test_the_adapter_for_language_models_is_there(agents: Agents) -> None:
         (
             'adapter = "noted"\nnotes = "n"\ncolour = 1',
             "a.toml: unknown key 'colour': use one of adapter, restartable, max_runs, time_limit, "
-            "silence_limit, description, notes, times, fails",
+            "silence_limit, tools, description, notes, times, fails",
         ),
         ('adapter = "noted"\nnots = "n"', "a.toml: unknown key 'nots': did you mean notes?"),
         ('adapter = "noted"\ndescripton = "n"', "a.toml: unknown key 'descripton': did you mean description?"),

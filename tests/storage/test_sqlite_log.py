@@ -511,7 +511,7 @@ async def test_events_are_plain_sql(opener: Opener, path: Path, placed: bool) ->
     with closing(sqlite3.connect(path)) as db:
         shown = db.execute("SELECT session, seq, type, message, content FROM events ORDER BY session, seq").fetchall()
     kept = [("s", 1, "stream", "m", "old"), ("s", 2, "stream", "m", "x" * 9)]
-    assert shown == [*kept[placed:], ("t", 1, "run_started", "m", '{"attempt":1,"messageId":"m"}')]
+    assert shown == [*kept[placed:], ("t", 1, "run_started", "m", '{"attempt":1,"messageId":"m","parentRunId":null}')]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from hub.adapters import openai_chat
 from hub.adapters.chat_options import Options
-from hub.hosting.contract import AgentOutput, AgentPaths, Call, Past, Run
-from hub.messages import Author
+from hub.hosting.contract import AgentOutput, AgentPaths, Call, Run
+from hub.messages import Author, Past
 
 KEY = "sk-very-secret-0123456789"
 ROUTE = "/v1/chat/completions"

@@ -38,12 +38,13 @@ STRIPS_TO_ERASE = """
     SELECT json_group_array(n) FROM strips WHERE session = :number
     AND (NOT json_valid(events) OR instr(events, :principal))"""
 ERASE_MESSAGES = f"""
-    UPDATE messages SET content = '{ERASED}', parts = NULL, metadata = NULL, author_name = ''
+    UPDATE messages SET content = '{ERASED}', parts = NULL, metadata = NULL, request = NULL, author_name = ''
     WHERE session = :session AND author = :principal AND (
-        content <> '{ERASED}' OR parts IS NOT NULL OR metadata IS NOT NULL OR author_name <> '')"""
+        content <> '{ERASED}' OR parts IS NOT NULL OR metadata IS NOT NULL OR request IS NOT NULL
+        OR author_name <> '')"""
 ERASE_RUNS = f"""
     UPDATE runs SET record = json_remove(
-        json_set(record, '$.message', '{ERASED}', '$.author.name', ''), '$.parts', '$.metadata')
+        json_set(record, '$.message', '{ERASED}', '$.author.name', ''), '$.parts', '$.metadata', '$.request')
     WHERE session = :session AND json_extract(iif(json_valid(record), record, '{{}}'), '$.author.id') = :principal
     AND (json_extract(record, '$.message'), json_extract(record, '$.author.name')) IS NOT ('{ERASED}', '')"""
 ERASE_CHATS = "UPDATE chats SET digest = '' WHERE session = :session AND principal = :principal AND digest <> ''"

@@ -62,7 +62,8 @@ LAST_OLD_MESSAGE = """
 # The columns of `messages` that count for `sessions.message_bytes`, as the triggers count them.
 MESSAGE_SIZES = """
     SELECT n, ts, length(CAST(content AS BLOB)) + coalesce(length(CAST(parts AS BLOB)), 0)
-        + coalesce(length(CAST(metadata AS BLOB)), 0) FROM messages ORDER BY n"""
+        + coalesce(length(CAST(metadata AS BLOB)), 0) + coalesce(length(CAST(request AS BLOB)), 0)
+    FROM messages ORDER BY n"""
 NEXT_OLD_MESSAGES = """
     SELECT n, session, id, length(CAST(content AS BLOB)) + coalesce(length(CAST(parts AS BLOB)), 0) FROM messages m
     WHERE n > :after AND n <= :n AND ts <= :ts AND NOT EXISTS (SELECT 1 FROM runs WHERE session = m.session)

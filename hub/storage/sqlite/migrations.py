@@ -221,6 +221,39 @@ MIGRATIONS = (
         WHERE id = new.session;
     END;
     """,
+    # The request of a user's message (tools, sampling and others), for the next runs that answer it.
+    """
+    ALTER TABLE messages ADD COLUMN request TEXT; -- as JSON
+    DROP TRIGGER message_came;
+    CREATE TRIGGER message_came AFTER INSERT ON messages BEGIN
+        UPDATE sessions SET messages = messages + 1, ts = new.ts, message_bytes = message_bytes
+            + length(CAST(new.content AS BLOB)) + coalesce(length(CAST(new.parts AS BLOB)), 0)
+            + coalesce(length(CAST(new.metadata AS BLOB)), 0)
+            + coalesce(length(CAST(new.request AS BLOB)), 0)
+        WHERE id = new.session;
+    END;
+    DROP TRIGGER message_went;
+    CREATE TRIGGER message_went AFTER DELETE ON messages BEGIN
+        UPDATE sessions SET messages = messages - 1,
+            ts = coalesce((SELECT ts FROM messages WHERE session = old.session ORDER BY seq DESC LIMIT 1), 0),
+            message_bytes = message_bytes
+            - length(CAST(old.content AS BLOB)) - coalesce(length(CAST(old.parts AS BLOB)), 0)
+            - coalesce(length(CAST(old.metadata AS BLOB)), 0)
+            - coalesce(length(CAST(old.request AS BLOB)), 0)
+        WHERE id = old.session;
+    END;
+    DROP TRIGGER message_changed;
+    CREATE TRIGGER message_changed AFTER UPDATE OF content, parts, metadata, request ON messages BEGIN
+        UPDATE sessions SET message_bytes = message_bytes
+            + length(CAST(new.content AS BLOB)) + coalesce(length(CAST(new.parts AS BLOB)), 0)
+            + coalesce(length(CAST(new.metadata AS BLOB)), 0)
+            + coalesce(length(CAST(new.request AS BLOB)), 0)
+            - length(CAST(old.content AS BLOB)) - coalesce(length(CAST(old.parts AS BLOB)), 0)
+            - coalesce(length(CAST(old.metadata AS BLOB)), 0)
+            - coalesce(length(CAST(old.request AS BLOB)), 0)
+        WHERE id = new.session;
+    END;
+    """,
 )
 
 

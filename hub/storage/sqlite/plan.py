@@ -131,7 +131,8 @@ class CommitPlan:
             author = (m.author.id, m.author.name) if m.author else (None, None)
             head = (session, m.messageId, first + i, self.now, m.role, m.agentId, m.runId, *author)
             body = (m.content, _to_json_or_null(m.parts), _to_json_or_null(m.metadata), m.userMessageId, m.stopReason)
-            self.rows["messages"] += (*head, *body, _to_json_or_null(m.error))
+            request = append.requests.get(m.messageId)
+            self.rows["messages"] += (*head, *body, _to_json_or_null(m.error), _to_json_or_null(request))
         for r in append.saved_runs:
             self.rows["runs"] += (session, r.runId, r.after, to_json(r))
         self.changes.ended_runs += ((session, run) for run in append.ended_runs)

@@ -1,16 +1,17 @@
 """The session store of the embedded log: sessions, their labels, and their finished messages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import attrs
+import msgspec
 import orjson
 
 from hub.errors import LogDamaged
 from hub.ids import Key, id_of
-from hub.messages import HistoryMessage, Page, PageRequest
+from hub.messages import HistoryMessage, Page, PageRequest, Request
 from hub.messages.lists import make_page, read_cursor
-from hub.storage.log import EVERYONE, SessionStore
+from hub.storage.log import EVERYONE, MAX_TOOL_MESSAGES, SessionStore
 from hub.storage.records import ErasureResult, FileRecord, Head, MessageExpiry, SessionLabel, SessionQuery, SessionRow
 from hub.storage.sqlite.authors import read_authored_messages
 from hub.storage.sqlite.changes import LabelChange, SessionDeletion
@@ -48,6 +49,16 @@ SESSION_LISTS = _make_session_lists("sessions s")
 GRANTED_SESSION_LISTS = _make_session_lists("""(
                 SELECT DISTINCT session FROM grants WHERE principal IN (SELECT value FROM json_each(:readers)))
             CROSS JOIN sessions s ON s.id = session""")
+
+
+# The newest messages whose parts contain one of :words, each a tool call id as JSON.
+TOOL_MESSAGES = f"""
+    WITH found AS (
+        SELECT * FROM messages WHERE session = :session AND parts IS NOT NULL
+        AND EXISTS (SELECT 1 FROM json_each(:words) WHERE instr(parts, value)) ORDER BY seq DESC, n DESC LIMIT :limit)
+    SELECT json_group_array({MESSAGE_JSON}) FROM (
+        SELECT id, role, '' AS content, agent, run, author, author_name, seq, ts, parts, NULL AS metadata, user_message,
+            stop_reason, error FROM found ORDER BY seq, n)"""
 
 
 @attrs.define(eq=False)
@@ -156,6 +167,17 @@ class SqliteSessions(SessionStore):
                 ORDER BY m.seq, m.n LIMIT :limit)"""
         values = {"session": key, "message": message_id, "limit": limit}
         return to_messages(await self.threads.query_json(statement, values))
+
+    async def find_request(self, key: Key, message_id: str) -> Request | None:
+        statement = "SELECT coalesce(request, 'null') FROM messages WHERE session = :session AND id = :id"
+        fields = await self.threads.query_json(statement, {"session": key, "id": message_id})
+        return None if fields is None else msgspec.convert(fields, Request)
+
+    async def read_tool_messages(self, key: Key, call_ids: Collection[str]) -> Sequence[HistoryMessage]:
+        # orjson writes non-ASCII ids as the rows have them.
+        words = orjson.dumps([orjson.dumps(id).decode() for id in call_ids]).decode()
+        values = {"session": key, "words": words, "limit": MAX_TOOL_MESSAGES}
+        return to_messages(await self.threads.query_json(TOOL_MESSAGES, values))
 
     async def list_messages(self, key: Key, request: PageRequest) -> Page[HistoryMessage]:
         sign, seq, n = (">", 0, 0) if request.order == "asc" else ("<", MAX_SQLITE_INTEGER, MAX_SQLITE_INTEGER)

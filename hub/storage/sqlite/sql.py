@@ -16,7 +16,7 @@ COLUMNS = {
     "loose": ("size", "events"),
     "messages": (
         *("session", "id", "seq", "ts", "role", "agent", "run", "author", "author_name", "content"),
-        *("parts", "metadata", "user_message", "stop_reason", "error"),
+        *("parts", "metadata", "user_message", "stop_reason", "error", "request"),
     ),
     "runs": ("session", "id", "after", "record"),
     "chats": ("session", "principal", "client_msg_id", "digest", "message", "run", "seq"),

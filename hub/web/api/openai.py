@@ -15,7 +15,7 @@ from aiohttp import web
 
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle
-from hub.commands.complete import AnswerChunks
+from hub.commands.complete import AnswerChunks, Conversation
 from hub.errors import (
     AgentBroken,
     AgentError,
@@ -29,7 +29,7 @@ from hub.errors import (
     UnknownAgent,
     UnknownSession,
 )
-from hub.messages import Chat, Id, PageRequest, Usage
+from hub.messages import Body, Chat, Id, PageRequest, Past, Usage
 from hub.protocols import openai_chat
 from hub.protocols.openai_chat import CompletionRequest, OpenAIError, OpenAIStream
 from hub.protocols.openai_shapes import ChatCompletion, OpenAIErrorBody, OpenAIModelList
@@ -99,7 +99,9 @@ async def post_completion(request: web.Request) -> web.StreamResponse:
         command = Chat(message=message, agentId=completion.model, sessionId=completion.sessionId, clientMsgId=key)
         return await _answer_in_session(request, completion, command)
     completion_id = f"chatcmpl-{secrets.token_hex(12)}"
-    async with await commands.complete(hub, principal, completion.model, completion_id, message, history) as chunks:
+    past = [Past(role, content) for role, content in history]
+    conversation = Conversation(run_id=completion_id, message=message, history=past)
+    async with await commands.complete(hub, principal, completion.model, conversation) as chunks:
         if completion.stream:
             return await _stream_answer(request, completion, completion_id, chunks)
         async with _while_connected(request):
@@ -129,7 +131,7 @@ async def _collect_answer(completion: CompletionRequest, completion_id: str, chu
     async for chunk in chunks:
         if isinstance(chunk, str):
             texts.append(chunk)
-        else:
+        elif not isinstance(chunk, Body):
             reason, usage = chunk.reason, chunk.usage
     return web.json_response(
         openai_chat.completion_body(completion.model, completion_id, "".join(texts), reason, usage)
@@ -153,11 +155,11 @@ async def _stream_answer(
             await response.prepare(request)
             await _write_event(request, response, openai_chat.delta_chunk(head, openai_chat.FIRST_DELTA))
             while chunk is not None:
-                if not isinstance(chunk, str):
-                    reason, usage = chunk.reason, chunk.usage
-                else:
+                if isinstance(chunk, str):
                     for text in split_text(chunk, limits_of(request).out_frame_bytes // 2):
                         await _write_event(request, response, openai_chat.delta_chunk(head, {"content": text}))
+                elif not isinstance(chunk, Body):
+                    reason, usage = chunk.reason, chunk.usage
                 chunk = await anext(chunks, None)
         for fields in openai_chat.final_chunks(head, reason, usage, completion.wants_usage):
             await _write_event(request, response, fields)
