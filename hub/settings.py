@@ -50,7 +50,15 @@ BaseAddress = Annotated[
     str,
     msgspec.Meta(
         pattern=r"\Ahttps?://[^/?#@\\\s]+\Z",
-        description="an http or https address without a path, such as https://hub.example.com",
+        description="an http or https address without a path, such as https://hub.example.com; the path is base_path",
+    ),
+]
+# Only characters that an address never escapes: every proxy and every browser writes such a path in the same way.
+BasePath = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"\A((/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)+)?\Z",
+        description="a path such as /hubbub, with / before and not after it, of letters, digits and . _ ~ -",
     ),
 ]
 NewUserRole = Annotated[
@@ -86,6 +94,7 @@ class Settings:
     tls_certificate: File | None = None  # PEM, with the certificates of its issuers; turns https on
     tls_key: File | None = None  # PEM
     public_url: BaseAddress | None = None  # the address of the hub in links; None: the address that it listens on
+    base_path: BasePath = ""  # the path before all addresses of the hub, as its proxy offers them
     sign_in: Switch = False  # see is_sign_in_on
     guests: Switch = True  # the invite link of a session makes a guest of a person who is not signed in
     session_access: SessionAccess = "private"  # team: every member of the tenant is a member of each session

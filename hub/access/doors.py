@@ -44,8 +44,8 @@ def make_local_url(settings: Settings, port: int | None = None) -> str:
 
 
 def make_base_url(settings: Settings, port: int | None = None) -> str:
-    """Return the first part of links to the hub: `public_url`, or the address of make_local_url()."""
-    return settings.public_url or make_local_url(settings, port)
+    """Return the first part of links to the hub: `public_url` or the address of make_local_url(), and `base_path`."""
+    return (settings.public_url or make_local_url(settings, port)) + settings.base_path
 
 
 def is_host_allowed(settings: Settings, host: str) -> bool:

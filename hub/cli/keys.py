@@ -1,4 +1,4 @@
-"""The keys that `hubbub login` keeps: one file for each origin of a hub, which only this account can read."""
+"""The keys that `hubbub login` keeps: one file for the address of each hub, which only this account can read."""
 
 import contextlib
 import os
@@ -9,12 +9,12 @@ from urllib.parse import quote
 import click
 
 from hub.cli.failures import CommandFailed
-from hub.client.addresses import has_password, origin_of, public_url
+from hub.client.addresses import address_of, has_password, origin_of, public_url
 from hub.client.tokens import choose_token
 
 
 def find_key(url: str) -> str | None:
-    """Return the key for the hub at *url*: that of HUBBUB_KEY, else the kept one of this origin, else None.
+    """Return the key for the hub at *url*: that of HUBBUB_KEY, else the kept one, else None.
 
     If *url* has a password, the password is used instead of a key.
     """
@@ -84,7 +84,7 @@ def check_address(url: str) -> None:
 
 def _find_file(url: str) -> Path:
     """Return the file for the key of a hub. Raises ValueError for a malformed address."""
-    return Path(click.get_app_dir("hubbub")) / "keys" / quote(origin_of(url), safe="")
+    return Path(click.get_app_dir("hubbub")) / "keys" / quote(address_of(url), safe="")
 
 
 def _make_error(error: OSError) -> CommandFailed:

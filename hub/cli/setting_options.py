@@ -25,6 +25,7 @@ SETTING_GROUPS: dict[str, dict[str, str]] = {
         "tls_certificate": "The certificate (PEM), with those of its issuers; turns https on.",
         "tls_key": "The private key of the certificate (PEM).",
         "public_url": "The address of the hub in links.",
+        "base_path": "The path under which a proxy offers the hub, such as /hubbub.",
         "trusted_proxies": "IP addresses and networks of proxies.",
     },
     "Sign-in": {
@@ -94,7 +95,7 @@ def _make_option(group: str, name: str, text: str) -> click.Parameter:
     kind, default = SETTING_TYPES[name], getattr(Settings(), name)
     if isinstance(default, bool):
         text = f"{text.removesuffix('.')} ({'on' if default else 'off'})."
-    elif default is not None and default != ():
+    elif default not in (None, (), ""):
         text = f"{text.removesuffix('.')} ({default})."
     flag = flag_name(name)
     if kind is Switch:

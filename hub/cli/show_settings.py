@@ -92,4 +92,4 @@ def _format_value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, tuple):
         return ", ".join(value) or "-"
-    return "-" if value is None else str(value)
+    return "-" if value in (None, "") else str(value)

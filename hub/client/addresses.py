@@ -42,6 +42,14 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}" if is_default else f"{parts.scheme}://{host}:{parts.port}"
 
 
+def address_of(url: str) -> str:
+    """Return what distinguishes a hub from others: its origin, and the path under which a proxy offers it.
+
+    Raises ValueError if *url* is not an address.
+    """
+    return origin_of(url) + urlsplit(public_url(url)).path
+
+
 def is_same_origin(first_url: str, second_url: str) -> bool:
     """Return whether two addresses are of one hub. A malformed address is of none."""
     try:

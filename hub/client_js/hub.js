@@ -16,6 +16,7 @@ import { TokenSource } from './token.js'
  * @typedef {(answer?: any, error?: HubError) => void} Callback
  */
 
+const BASE_PATH = '' // a hub that serves this file writes its setting base_path here
 const UNANSWERED = new Set(['typing', 'ping'])
 const SURROGATE_ESCAPE = /\\(?:(ud[89a-f]..)|.)/g // in JSON.stringify's output only a lone surrogate is such an escape
 
@@ -27,7 +28,7 @@ export function connect(url, { WebSocket = globalThis.WebSocket, token } = {}) {
   if (!WebSocket) {
     throw new TypeError('this JavaScript has no WebSocket: pass the one of the package ws, connect(url, { WebSocket })')
   }
-  return new Hub(String(url ?? location.origin.replace(/^http/, 'ws') + '/api/v1/ws'), WebSocket, token)
+  return new Hub(String(url ?? `${location.origin.replace(/^http/, 'ws')}${BASE_PATH}/api/v1/ws`), WebSocket, token)
 }
 
 /** @implements {client.Hub} */

@@ -1,4 +1,5 @@
 // Who uses the page, while sign-in is on. A page whose credential is not valid any more goes to the page /sign-in.
+import { hubAddress } from './addresses.js'
 import { fetchJson } from './http.js'
 import { hasNames } from './rights.js'
 import { clear } from './store.js'
@@ -7,7 +8,7 @@ const SIGNED_OUT = new Set([4500, 4502, 4503]) // close codes: the credential is
 
 /** Make the object that keeps `ui.me` up to date: { id, name, role, isSignInOn }. */
 export function makeAccount(hub, ui, change) {
-  const leave = () => location.assign('/sign-in')
+  const leave = () => location.assign(hubAddress('/sign-in'))
 
   /** Return true if the page knows who uses it; if nobody is signed in, the page is left. */
   async function load() {

@@ -1,6 +1,7 @@
 // The page: its state (ui), its actions (act), and at most one rendering for each frame of the browser.
-import { connect } from '/client.js'
+import { connect } from '../client.js'
 import { makeAccount } from './account.js'
+import { hubAddress } from './addresses.js'
 import { makeAgents } from './agents.js'
 import { copy } from './clipboard.js'
 import { makeConversation } from './conversation.js'
@@ -15,7 +16,7 @@ import { Page } from './views/page.js'
 const PAGE_ITEMS = 60 // items on the page at first, and added for "Show earlier"
 const SLOW_RENDER_MS = 8 // after a rendering that takes longer, the page pauses so that it stays responsive
 
-const hub = connect()
+const hub = connect(hubAddress('/api/v1/ws').replace(/^http/, 'ws'))
 const ui = {
   link: hub.state,
   me: undefined, // see account.js

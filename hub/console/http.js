@@ -1,12 +1,14 @@
+import { hubAddress } from './addresses.js'
+
 const JSON_BODY = { 'Content-Type': 'application/json' }
 
 /**
- * Send a request to the hub; return the JSON of the answer. Throws an Error with the hub's message and its `code`.
+ * Send a request to a path of the hub; return the JSON of the answer. Throws an Error with the hub's message and its `code`.
  *
  * If the hub does not know who asks, the page also gets the event `unauthenticated`.
  */
-export async function fetchJson(address, options) {
-  const answer = await fetch(address, options)
+export async function fetchJson(path, options) {
+  const answer = await fetch(hubAddress(path), options)
   const body = answer.status === 204 ? {} : await answer.json()
   if (answer.status === 401) dispatchEvent(new Event('unauthenticated'))
   if (!answer.ok) throw Object.assign(new Error(body.error), { code: body.code })
@@ -14,4 +16,4 @@ export async function fetchJson(address, options) {
 }
 
 /** Send a request with a JSON body. */
-export const sendJson = (method, address, body) => fetchJson(address, { method, headers: JSON_BODY, body: JSON.stringify(body) })
+export const sendJson = (method, path, body) => fetchJson(path, { method, headers: JSON_BODY, body: JSON.stringify(body) })

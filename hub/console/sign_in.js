@@ -1,4 +1,5 @@
 // The page /sign-in. The token of a link is after `#` in its address: it reaches the hub only when a person uses it.
+import { hubAddress } from './addresses.js'
 import { Component, html, render } from './html.js'
 import { fetchJson, sendJson } from './http.js'
 import { isLocal } from './ids.js'
@@ -26,7 +27,7 @@ class SignIn extends Component {
     this.setState({ isBusy: true, error: undefined })
     try {
       const { sessionId } = await sendJson('POST', '/api/v1/sign-in', { token, name })
-      location.replace(sessionId ? `/?${new URLSearchParams({ session: sessionId })}` : '/')
+      location.replace(hubAddress(sessionId ? `/?${new URLSearchParams({ session: sessionId })}` : '/'))
     } catch (error) {
       this.setState({ isBusy: false, error })
     }
@@ -36,11 +37,11 @@ class SignIn extends Component {
     const isUseless = !token || me?.isSignInOn === false || error?.code === 'bad_link'
     const title = me?.isSignInOn === false ? 'noSignIn' : token.startsWith(INVITE) && !isUseless ? 'joinTitle' : 'signIn'
     return html`<main class="sign-in">
-      <div class="brand"><img src="/favicon.ico" alt="" width="26" height="26" /><span>Hubbub</span></div>
+      <div class="brand"><img src=${hubAddress('/favicon.ico')} alt="" width="26" height="26" /><span>Hubbub</span></div>
       <h1>${t(title)}</h1>
       ${error && html`<p class="ending failed" role="alert">${errorText(error, token)}</p>`}
       ${!isUseless ? form(token, me, isBusy, this.send) : !me && help()}
-      ${me && html`<p>${me.isSignInOn && t('signedInAs', { name: me.name })} <a href="/">${t('openConsole')}</a></p>`}
+      ${me && html`<p>${me.isSignInOn && t('signedInAs', { name: me.name })} <a href=${hubAddress('/')}>${t('openConsole')}</a></p>`}
       ${isReadable() && html`<p class="warning">${t('readable', { host: location.host })}</p>`}
     </main>`
   }

@@ -105,17 +105,20 @@ function address(path, operation) {
   return query.length ? `${fullPath}?${query.join("&")}` : fullPath;
 }
 
+// The address of the hub: the page is at its /docs, perhaps under a path of a proxy.
+const HUB_ADDRESS = location.href.replace(/\/docs([?#].*)?$/, "");
+
 // Quote a word for the shell; the word may have quotes.
 const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 function exampleCommand(method, path, operation) {
-  const target = address(path, operation);
-  if ("101" in operation.responses) return `new WebSocket("${location.origin.replace(/^http/, "ws")}${target}")`;
+  const target = HUB_ADDRESS + address(path, operation);
+  if ("101" in operation.responses) return `new WebSocket("${target.replace(/^http/, "ws")}")`;
   const words = ["curl"];
   const media = Object.keys(operation.responses["200"]?.content || {});
   if (media.length === 1 && media[0] === "text/event-stream") words.push("-N");
   if (method !== "get") words.push("-X", method.toUpperCase());
-  words.push(quote(location.origin + target));
+  words.push(quote(target));
   const body = operation.requestBody?.content;
   if (body?.["application/json"]) {
     words.push("-H", quote("Content-Type: application/json"));
@@ -223,7 +226,7 @@ async function fetchDocument(path) {
 async function show() {
   const state = document.getElementById("state");
   try {
-    const [openapi, asyncapi] = await Promise.all([fetchDocument("/openapi.json"), fetchDocument("/asyncapi.json")]);
+    const [openapi, asyncapi] = await Promise.all([fetchDocument("openapi.json"), fetchDocument("asyncapi.json")]);
     schemas = { ...asyncapi.components.schemas, ...openapi.components.schemas };
     showRoutes(openapi);
     showMessages(asyncapi);

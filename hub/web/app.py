@@ -20,6 +20,7 @@ from hub.errors import (
     UnknownAgent,
 )
 from hub.protocols import protocol_names
+from hub.settings import ConfigError
 from hub.text import cut
 from hub.web.api import agents, agui, audit, documents, echo, files, members, openai, sessions, sign_in, usage
 from hub.web.api.metrics import get_metrics
@@ -35,6 +36,7 @@ from hub.web.routes import (
     ErrorBody,
     Handler,
     Route,
+    base_path_of,
     json_response,
     make_error_headers,
 )
@@ -111,7 +113,6 @@ ROUTES = (
 )
 
 
-ERROR_TEXTS = {404: "no such path: /docs lists all paths, and the WebSocket is at /api/v1/ws", 505: HTTP_1_0_HINT}
 ID_FIELDS_OF_ERRORS, QUOTA_FIELDS = ("sessionId", "runId", "messageId"), ("limit", "used", "renewsAt")
 OPENAI_HANDLERS = {route.handler for route in openai.ROUTES}
 # True if the Host or the Origin was refused. The page that sent the request must not read the error response.
@@ -135,7 +136,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        text = ERROR_TEXTS.get(error.status, error.reason)
+        text = _describe_http_error(request, error)
         code = error.reason.lower().replace(" ", "_")
         response = json_response(ErrorBody(error=text, code=code), status=error.status)
         response.headers.update({key: value for key, value in error.headers.items() if key == "Allow"})
@@ -148,6 +149,13 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
         return json_response(
             ErrorBody(error="the hub failed: the reason is in its output", code="internal"), status=500
         )
+
+
+def _describe_http_error(request: web.Request, error: web.HTTPException) -> str:
+    if error.status == 404:
+        base_path = base_path_of(request)
+        return f"no such path: {base_path}/docs lists all paths, and the WebSocket is at {base_path}{API_PREFIX}/ws"
+    return HTTP_1_0_HINT if error.status == 505 else error.reason
 
 
 def _make_response(request: web.Request, refusal: HubError) -> web.Response:
@@ -186,14 +194,17 @@ async def complete_cors_headers(request: web.Request, response: web.StreamRespon
 
 
 def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
-    """Return the application of a hub. The caller starts and stops the hub. Raises ConfigError for wrong `jwt_*`."""
+    """Return the application of a hub. The caller starts and stops the hub.
+
+    Raises ConfigError for wrong `jwt_*`, and for a `base_path` of which the hub has pages itself.
+    """
     protocol_names()  # import the protocols of other packages now, not while the first client waits
     app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub, echo.ECHO_HANDLERS)])
     app[HUB_KEY] = hub
     app[SOCKETS_KEY] = {}
     hub.close_socket = partial(close_socket, app)
     app[documents.ROUTES_KEY] = routes
-    _add_routes(app, routes)
+    _add_routes(app, routes, hub.settings.base_path)
     verifier = make_jwt_verifier(hub.settings, hub.node.seams)
     if verifier is not None:
         app.cleanup_ctx.append(partial(_open_verifier, verifier))
@@ -216,8 +227,14 @@ async def _open_verifier(verifier: JwtVerifier, app: web.Application) -> AsyncIt
     await verifier.close()
 
 
-def _add_routes(app: web.Application, routes: tuple[Route, ...]) -> None:
-    """Add each route to the router and to CORS."""
+def _add_routes(app: web.Application, routes: tuple[Route, ...], base_path: str) -> None:
+    """Add each route to the router and to CORS: as it is, and under *base_path*.
+
+    Some proxies remove the path under which they offer the hub, and others pass it on. Health checks reach the hub
+    without a proxy. So the router itself knows both addresses: nothing rewrites a request, and all checks see what the
+    client sent.
+    """
+    _check_base_path(routes, base_path)
     # The doorkeeper refuses every Origin that may not connect, so CORS allows all origins. The hub uses no cookies,
     # so CORS does not allow credentials.
     options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
@@ -227,7 +244,7 @@ def _add_routes(app: web.Application, routes: tuple[Route, ...]) -> None:
     # aiohttp-cors answers a preflight from the first resource of the path, so a path must have one resource only.
     resources: dict[str, web.Resource] = {}
     for route in routes:
-        for path in (base + route.path for base in route.prefixes):
+        for path in _list_paths(route, base_path):
             if path not in resources:
                 resources[path] = app.router.add_resource(path)
                 if not route.is_websocket:
@@ -237,3 +254,21 @@ def _add_routes(app: web.Application, routes: tuple[Route, ...]) -> None:
                 cors.add(route_entry)
             if route.has_head:
                 resources[path].add_route("HEAD", route.handler)
+
+
+def _list_paths(route: Route, base_path: str) -> list[str]:
+    """Return all paths of a route. The console is at *base_path* with and without a slash at the end."""
+    paths = [prefix + route.path for prefix in route.prefixes]
+    if not base_path:
+        return paths
+    return [*paths, *(base_path + path for path in paths), *([base_path] if route.path == "/" else [])]
+
+
+def _check_base_path(routes: tuple[Route, ...], base_path: str) -> None:
+    """Raise ConfigError if *base_path* begins as a path of the hub: one address could then be of two routes."""
+    first = base_path.partition("/")[2].partition("/")[0]
+    own_names = {path.split("/")[1] for route in routes for path in _list_paths(route, "")}
+    if base_path and first in own_names:
+        raise ConfigError(
+            f"base_path {base_path} cannot begin with /{first}, a path of the hub: use one such as /hubbub"
+        )

@@ -18,7 +18,9 @@ ALLOW_HTTP_WARNING = (
 async def announce_hub(hub: Hub, port: int, announce: Callable[[str], None], metrics_port: int | None = None) -> None:
     """Announce the addresses, the agents, the data folder, and how to sign in. docs/start.md shows these lines."""
     settings = hub.settings
-    address, socket_address = (f"{scheme}://{settings.host}:{port}" for scheme in ADDRESS_SCHEMES[settings.scheme])
+    address, socket_address = (
+        f"{scheme}://{settings.host}:{port}{settings.base_path}" for scheme in ADDRESS_SCHEMES[settings.scheme]
+    )
     announce(f"Hubbub listens on   {address}  (the console)")
     announce(f"                    {socket_address}{API_PREFIX}/ws")
     announce(f"                    {address}/docs  (the API reference)")

@@ -115,6 +115,18 @@ def limits_of(request: web.Request) -> Limits:
     return request.app[HUB_KEY].limits
 
 
+def base_path_of(request: web.Request) -> str:
+    """Return the setting `base_path`, which precedes each path that the hub writes into a response."""
+    return request.app[HUB_KEY].settings.base_path
+
+
+def route_path(request: web.Request) -> str:
+    """Return the path of the route that the router chose, without `base_path`; "/" if it found none."""
+    resource = request.match_info.route.resource
+    path = "" if resource is None else resource.canonical
+    return path.removeprefix(base_path_of(request)) or "/"
+
+
 def refuse_http_1_0(request: web.Request) -> None:
     """Raise HTTPVersionNotSupported for HTTP/1.0, which has no WebSockets and no streams.
 

@@ -1,5 +1,8 @@
 """Finds the principal of a request: by its Authorization header, its ticket, its trusted proxy or its cookie."""
 
+from functools import lru_cache
+from hashlib import sha256
+
 import attrs
 from aiohttp import web
 
@@ -12,7 +15,7 @@ from hub.commands.directory import ForeignUser
 from hub.errors import Refused, Unauthenticated
 from hub.settings import Settings
 from hub.web.arrival import CLIENT_ADDRESS_KEY, CLIENT_HOST_KEY, CLIENT_SCHEME_KEY
-from hub.web.routes import API_PREFIX, HUB_KEY
+from hub.web.routes import API_PREFIX, HUB_KEY, base_path_of, route_path
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 SECURE_COOKIE = "__Host-hubbub"  # browsers take this name only with Secure, over https
@@ -53,8 +56,7 @@ async def _find_by_ticket(request: web.Request, visitor: Principal) -> Principal
     ticket = request.query.get("ticket")
     if ticket is None:
         return None
-    resource = request.match_info.route.resource
-    path = resource.canonical if resource is not None and request.method == "GET" else ""
+    path = route_path(request) if request.method == "GET" else ""
     if path not in (*SOCKET_PATHS, EVENTS_PATH):
         raise Unauthenticated()
     session_id = request.match_info["id"] if path == EVENTS_PATH else None
@@ -110,11 +112,24 @@ def check_origin(request: web.Request) -> None:
 
 
 def cookie_name(request: web.Request) -> str:
-    """Return the name of the cookie. Without https it has the port, because browsers share cookies among ports."""
-    if request[CLIENT_SCHEME_KEY] == "https":
-        return SECURE_COOKIE
-    port = request[CLIENT_HOST_KEY].rpartition(":")[2]
-    return f"hubbub-{port}" if port.isdecimal() else "hubbub"
+    return make_cookie_name(request[CLIENT_SCHEME_KEY], request[CLIENT_HOST_KEY], base_path_of(request))
+
+
+def make_cookie_name(scheme: str, host: str, base_path: str) -> str:
+    """Return the name of the cookie. Without https it has the port, because browsers share cookies among ports.
+
+    The name also has a digest of *base_path*: hubs under several paths of one host would overwrite each other's
+    cookies. The Path of the cookie cannot keep them apart. Names with __Host- require the Path /, and the hub answers
+    under its path and without it. It would not protect a cookie either: a page reads all paths of its host.
+    """
+    name = (SECURE_COOKIE if scheme == "https" else "hubbub") + _cookie_suffix(base_path)
+    port = host.rpartition(":")[2]
+    return f"{name}-{port}" if scheme != "https" and port.isdecimal() else name
+
+
+@lru_cache(maxsize=8)
+def _cookie_suffix(base_path: str) -> str:
+    return f"-{sha256(base_path.encode()).hexdigest()[:8]}" if base_path else ""
 
 
 def set_cookie(request: web.Request, response: web.StreamResponse, value: str) -> None:

@@ -15,6 +15,7 @@ SAMPLES = {
     "origins": "https://a.example",
     "trusted_proxies": "10.0.0.1",
     "public_url": "https://a.example",
+    "base_path": "/hubbub",
     "session_access": "team",
     "new_user_role": "guest",
     "log_level": "debug",

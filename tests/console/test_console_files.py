@@ -41,7 +41,7 @@ async def test_the_policy_allows_only_the_hub_itself(hub: Hub) -> None:
         "trusted-types": "'none'",
     }
     assert (
-        "<style" not in page and "style=" not in page and page.count("<script") == page.count('src="/console/app.js"')
+        "<style" not in page and "style=" not in page and page.count("<script") == page.count('src="./console/app.js"')
     )
 
 

@@ -107,7 +107,7 @@ def test_every_setting_is_on_the_start_page_with_its_default_variable_and_flag()
         assert flag == flag_name(name) and flag in flags
         value = getattr(Settings(), name)
         if isinstance(value, (str, Path)):
-            assert default == str(value)
+            assert default == (str(value) or "-")
         elif name == "log":
             assert Settings().log_url == "sqlite:///data/hub.db" and default == "hub.db` in the data folder"
         elif name == "cache":

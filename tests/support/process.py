@@ -37,17 +37,18 @@ class CommandOutput:
     err: str
 
 
-async def run_hubbub(folder: Path, *arguments: str, **variables: Any) -> CommandOutput:
-    """Run a command of hubbub in *folder*, and wait for its end."""
+async def run_hubbub(folder: Path, *arguments: str, text: str = "", **variables: Any) -> CommandOutput:
+    """Run a command of hubbub in *folder* with *text* as its standard input, and wait for its end."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "hub", *arguments),
         cwd=folder,
         env=make_environment(**variables),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(2 * PATIENCE):
-        out, err = await process.communicate()
+        out, err = await process.communicate(text.encode())
     assert process.returncode is not None
     return CommandOutput(process.returncode, out.decode(), err.decode())
 

@@ -1,4 +1,5 @@
 // One message of a person, or one answer of an agent with its thoughts, tool calls and questions.
+import { hubAddress } from '../addresses.js'
 import { Component, html } from '../html.js'
 import { indentJson } from '../json.js'
 import { measurements, textOf } from '../selectors.js'
@@ -151,7 +152,7 @@ function Tool({ part, running }) {
     </summary>
     ${part.args && html`<h3>${t('args')}</h3><pre tabindex="0">${indentJson(part.args)}</pre>`}
     ${part.result !== undefined && html`<h3>${t('result')}</h3><pre tabindex="0">${indentJson(part.result)}</pre>`}
-    ${part.fileId && html`<p><a href=${`/api/v1/files/${encodeURIComponent(part.fileId)}`} download>${t('fullResult', { size: `${formatNumber(part.size / 1024)} KiB` })}</a></p>`}
+    ${part.fileId && html`<p><a href=${hubAddress(`/api/v1/files/${encodeURIComponent(part.fileId)}`)} download>${t('fullResult', { size: `${formatNumber(part.size / 1024)} KiB` })}</a></p>`}
   </details>`
 }
 

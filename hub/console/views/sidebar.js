@@ -1,4 +1,5 @@
 // The list of sessions, and the list of agents with their states.
+import { hubAddress } from '../addresses.js'
 import { html } from '../html.js'
 import { hasNames, mayAdminister, mayCreate } from '../rights.js'
 import { formatTime, t } from '../words.js'
@@ -6,14 +7,14 @@ import { Icon, IconButton } from './icons.js'
 
 export function Sidebar({ ui, act }) {
   return html`<aside class=${ui.drawer ? 'open' : ''} aria-label=${t('menu')}>
-    <div class="brand"><img src="/favicon.ico" alt="" width="26" height="26" /><span>Hubbub</span>
+    <div class="brand"><img src=${hubAddress('/favicon.ico')} alt="" width="26" height="26" /><span>Hubbub</span>
       <span class="narrow"><${IconButton} icon="close" id="menu-close" label=${t('close')} onClick=${() => act.drawer(false)} /></span></div>
     ${mayCreate(ui) && html`<button type="button" class="wide-button" onClick=${() => act.open()}><${Icon} name="plus" />${t('newSession')}</button>`}
     <${Sessions} ui=${ui} act=${act} />
     <section class="agents">
       <h2>${t('agents')}</h2>
       <ul>${ui.agents.map((agent) => html`<${Agent} key=${agent.agentId} agent=${agent} ui=${ui} act=${act} />`)}</ul>
-      <p class="hint"><a href="/docs" target="_blank" rel="noopener">${t('docs')}</a></p>
+      <p class="hint"><a href=${hubAddress('/docs')} target="_blank" rel="noopener">${t('docs')}</a></p>
     </section>
     ${hasNames(ui) && html`<${Account} ui=${ui} act=${act} />`}
   </aside>`

@@ -89,7 +89,7 @@ ENVELOPE_SCHEMA = _object(
 )
 
 
-def build_asyncapi(limits: Limits) -> Schema:
+def build_asyncapi(limits: Limits, base_path: str = "") -> Schema:
     """Return the document: two channels, and the messages of each wire protocol on them."""
     _, components = build_schemas([*COMMANDS.values(), SocketQuery], has_types=True, limits=limits)
     query = components["SocketQuery"]["properties"]
@@ -98,7 +98,7 @@ def build_asyncapi(limits: Limits) -> Schema:
         "asyncapi": "3.0.0",
         "info": {"title": "Hubbub", "version": __version__, "description": ASYNCAPI_DESCRIPTION},
         "defaultContentType": "application/json",
-        "servers": {"hub": {"host": "{host}", "protocol": "ws", "variables": {"host": {"default": _host()}}}},
+        "servers": {"hub": _server(base_path)},
         "channels": {
             "socket": _channel(API_PREFIX + "/ws", "The connection of one client.", list(ASYNCAPI_MESSAGES), query),
             "agentSocket": _channel(
@@ -113,9 +113,11 @@ def build_asyncapi(limits: Limits) -> Schema:
     }
 
 
-def _host() -> str:
+def _server(base_path: str) -> Schema:
     settings = Settings()
-    return f"{settings.host}:{settings.port}"
+    host = {"default": f"{settings.host}:{settings.port}"}
+    path = {"pathname": base_path} if base_path else {}
+    return {"host": "{host}", "protocol": "ws", "variables": {"host": host}} | path
 
 
 def _message(name: str, kind: type[Any]) -> Schema:

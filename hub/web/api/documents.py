@@ -18,6 +18,7 @@ from hub.web.routes import (
     Content,
     Handler,
     Route,
+    base_path_of,
     file_response,
     limits_of,
 )
@@ -33,12 +34,12 @@ DOCUMENT_HEADERS = {
 
 async def get_openapi(request: web.Request) -> web.Response:
     """Return the OpenAPI 3.1 document of the HTTP API."""
-    return _json_response(_openapi(request.app[ROUTES_KEY], limits_of(request)))
+    return _json_response(_openapi(request.app[ROUTES_KEY], limits_of(request), base_path_of(request)))
 
 
 async def get_asyncapi(request: web.Request) -> web.Response:
     """Return the AsyncAPI 3.0 document of the WebSocket's messages."""
-    return _json_response(_asyncapi(limits_of(request)))
+    return _json_response(_asyncapi(limits_of(request), base_path_of(request)))
 
 
 def _json_response(document: bytes) -> web.Response:
@@ -47,13 +48,13 @@ def _json_response(document: bytes) -> web.Response:
 
 # The documents do not change while the process runs.
 @cache
-def _openapi(routes: tuple[Route, ...], limits: Limits) -> bytes:
-    return orjson.dumps(build_openapi(routes, limits))
+def _openapi(routes: tuple[Route, ...], limits: Limits, base_path: str) -> bytes:
+    return orjson.dumps(build_openapi(routes, limits, base_path))
 
 
 @cache
-def _asyncapi(limits: Limits) -> bytes:
-    return orjson.dumps(build_asyncapi(limits))
+def _asyncapi(limits: Limits, base_path: str) -> bytes:
+    return orjson.dumps(build_asyncapi(limits, base_path))
 
 
 def _make_handler(name: str, content: Content, description: str) -> Handler:

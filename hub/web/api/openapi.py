@@ -15,7 +15,7 @@ from hub.limits import Limits
 from hub.messages import Id
 from hub.web.api.schemas import Schema, build_schemas, used_components
 from hub.web.routes import STREAM_CONTENT, Content, ErrorBody, Route
-from hub.web.sign_in import SECURE_COOKIE
+from hub.web.sign_in import make_cookie_name
 
 OPENAPI_DESCRIPTION = (
     "The HTTP API of the hub: agents, sessions, their messages and files. /asyncapi.json describes the messages of the "
@@ -23,24 +23,29 @@ OPENAPI_DESCRIPTION = (
 )
 
 
-SECURITY_SCHEMES: Schema = {
-    "token": {"type": "http", "scheme": "bearer", "description": "A key of the hub, or a JWT of its issuer."},
-    "cookie": {
-        "type": "apiKey",
-        "in": "cookie",
-        "name": SECURE_COOKIE,
-        "description": "The cookie of a browser that has used a link. Without https its name is `hubbub-PORT`.",
-    },
-    "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "A ticket of `POST /tickets`."},
-}
+def _security_schemes(base_path: str) -> Schema:
+    cookie = make_cookie_name("https", "", base_path)
+    plain_cookie = make_cookie_name("http", "", base_path)
+    return {
+        "token": {"type": "http", "scheme": "bearer", "description": "A key of the hub, or a JWT of its issuer."},
+        "cookie": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": cookie,
+            "description": "The cookie of a browser that has used a link. Without https its name is "
+            f"`{plain_cookie}-PORT`.",
+        },
+        "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "A ticket of `POST /tickets`."},
+    }
 
 
-def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
+def build_openapi(routes: Sequence[Route], limits: Limits, base_path: str = "") -> Schema:
     """Return the document. Each class is once in the components. Routes with the tag `Pages` are omitted."""
     routes = [route for route in routes if route.tag != "Pages"]
     kinds = [kind for route in routes for kind in _list_kinds(route)]
     refs, components = build_schemas(kinds, has_types=False, limits=limits)
     refs_by_kind = dict(zip(kinds, refs, strict=True))
+    schemes = _security_schemes(base_path)
     paths: dict[str, Schema] = {}
     for route in routes:
         for prefix in route.prefixes:
@@ -50,11 +55,11 @@ def build_openapi(routes: Sequence[Route], limits: Limits) -> Schema:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Hubbub", "version": __version__, "description": OPENAPI_DESCRIPTION},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": base_path or "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
         "paths": paths,
-        "components": {"schemas": used_components(paths, components), "securitySchemes": SECURITY_SCHEMES},
-        "security": [{}, *({name: []} for name in SECURITY_SCHEMES)],  # {}: a hub without sign-in needs none
+        "components": {"schemas": used_components(paths, components), "securitySchemes": schemes},
+        "security": [{}, *({name: []} for name in schemes)],  # {}: a hub without sign-in needs none
     }
 
 

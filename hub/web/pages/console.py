@@ -1,12 +1,23 @@
-"""Serves the console: the files of hub/console/, unchanged."""
+"""Serves the console: the files of hub/console/."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 from aiohttp import web
 
+from hub.web.arrival import CLIENT_HOST_KEY
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HTML_CONTENT, SCRIPT_CONTENT, STYLE_CONTENT, Content, Route
+from hub.web.routes import (
+    API_PREFIX,
+    HTML_CONTENT,
+    SCRIPT_CONTENT,
+    STYLE_CONTENT,
+    Content,
+    Route,
+    base_path_of,
+    route_path,
+)
 
 CONSOLE_FOLDER = Path(__file__).parents[2] / "console"
 CONTENT_OF_SUFFIX = {
@@ -18,7 +29,7 @@ CONTENT_OF_SUFFIX = {
 # Forbids content of other origins, inline scripts and HTML from strings. The page may connect only to the hub.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'{socket}; "
+    "connect-src 'self'{sockets}; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
@@ -46,26 +57,40 @@ CONSOLE_FILES = _find_files()
 async def get_console(request: web.Request) -> web.StreamResponse:
     """Return the page of the console. Who has not signed in is sent to the page for that."""
     if not principal_of(request).is_signed_in:
-        return web.Response(status=302, headers={**CONSOLE_HEADERS, "Location": SIGN_IN_PATH})
+        return web.Response(status=302, headers={**CONSOLE_HEADERS, "Location": base_path_of(request) + SIGN_IN_PATH})
     return await get_console_file(request)
 
 
-async def get_console_file(request: web.Request) -> web.FileResponse:
+async def get_console_file(request: web.Request) -> web.StreamResponse:
     """Return a file of the console. The Content-Security-Policy of the page names the host of the request."""
-    file = CONSOLE_FILES[request.path]
+    file, base_path = CONSOLE_FILES[route_path(request)], base_path_of(request)
     headers = {**CONSOLE_HEADERS, "Content-Type": f"{CONTENT_OF_SUFFIX[file.suffix].media}; charset=utf-8"}
-    if file.suffix == ".html":
-        headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.format(socket=_websocket_source(request.host))
-    return web.FileResponse(file, headers=headers)
+    if file.suffix != ".html":
+        return web.FileResponse(file, headers=headers)
+    sources = _list_websockets(request[CLIENT_HOST_KEY], base_path)
+    headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.format(sockets="".join(sources))
+    return web.Response(body=_read_page(file, base_path), headers=headers)
 
 
-def _websocket_source(host: str) -> str:
-    """Return the address of the WebSocket on *host*, as a source in the Content-Security-Policy (CSP).
+@cache
+def _read_page(file: Path, base_path: str) -> bytes:
+    """Return a page whose addresses begin with *base_path*.
 
-    The policy names this address because 'self' does not include the WebSocket in older browsers. In CSP, ws: also
-    allows wss:. CSP cannot name an IPv6 address: for an IPv6 *host*, return "".
+    In the file they are relative to its folder. A browser that opens *base_path* without a slash at the end would take
+    them for addresses of the folder above.
     """
-    return f" ws://{host}/api/v1/ws" if HOST_PATTERN.fullmatch(host) else ""
+    text = file.read_text(encoding="utf-8")
+    return (text.replace('="./', f'="{base_path}/') if base_path else text).encode()
+
+
+def _list_websockets(host: str, base_path: str) -> list[str]:
+    """Return the addresses of the WebSocket on *host*, as sources in the Content-Security-Policy (CSP).
+
+    The policy names them because 'self' does not include the WebSocket in older browsers. In CSP, ws: also allows wss:.
+    CSP cannot name an IPv6 address: for an IPv6 *host*, return none.
+    """
+    paths = dict.fromkeys((base_path, "")) if HOST_PATTERN.fullmatch(host) else ()
+    return [f" ws://{host}{path}{API_PREFIX}/ws" for path in paths]
 
 
 def _make_route(path: str, file: Path) -> Route:

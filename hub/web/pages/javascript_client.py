@@ -5,13 +5,14 @@ One file can be saved beside a program for Node.js, and a browser loads it with 
 
 import hashlib
 import re
+from functools import cache
 from pathlib import Path
 
 from aiohttp import web
 
 from hub.web.pages.client_package import pack_client
 from hub.web.pages.console import CONSOLE_HEADERS
-from hub.web.routes import SCRIPT_CONTENT, Content, Route
+from hub.web.routes import SCRIPT_CONTENT, Content, Route, base_path_of, route_path
 
 GZIP_CONTENT = Content("application/gzip", {"type": "string", "format": "binary"})
 CLIENT_FOLDER = Path(__file__).parents[2] / "client_js"
@@ -44,13 +45,23 @@ def _add_module(folder: Path, name: str, bodies: dict[str, str]) -> None:
     bodies[name] = EXPORT_PATTERN.sub("", TYPE_IMPORT_PATTERN.sub("", IMPORT_PATTERN.sub("", text)))
 
 
+BASE_PATH_LINE = "const BASE_PATH = '%s'"
 CLIENT_SCRIPT = join_modules(CLIENT_FOLDER, "client.js").encode()
 CLIENT_TYPES = (CLIENT_FOLDER / "client.d.ts").read_bytes()
-CLIENT_FILES = {
-    "/client.js": (SCRIPT_CONTENT, CLIENT_SCRIPT),
-    "/client.d.ts": (Content("application/typescript"), CLIENT_TYPES),
-    "/client.tgz": (GZIP_CONTENT, pack_client({"client.js": CLIENT_SCRIPT, "client.d.ts": CLIENT_TYPES})),
-}
+
+
+@cache
+def make_client_files(base_path: str = "") -> dict[str, tuple[Content, bytes]]:
+    """Return the files by their URL paths. In the script, *base_path* is a part of the default address of the hub."""
+    script = CLIENT_SCRIPT.replace((BASE_PATH_LINE % "").encode(), (BASE_PATH_LINE % base_path).encode())
+    return {
+        "/client.js": (SCRIPT_CONTENT, script),
+        "/client.d.ts": (Content("application/typescript"), CLIENT_TYPES),
+        "/client.tgz": (GZIP_CONTENT, pack_client({"client.js": script, "client.d.ts": CLIENT_TYPES})),
+    }
+
+
+CLIENT_FILES = make_client_files()
 
 
 async def get_client(request: web.Request) -> web.Response:
@@ -58,7 +69,7 @@ async def get_client(request: web.Request) -> web.Response:
 
     Pages of other allowed origins may load them too.
     """
-    content, body = CLIENT_FILES[request.path]
+    content, body = make_client_files(base_path_of(request))[route_path(request)]
     etag = hashlib.sha256(body).hexdigest()
     headers = {**CONSOLE_HEADERS, "Content-Type": content.media, "ETag": f'"{etag}"'}
     if content is not GZIP_CONTENT:
