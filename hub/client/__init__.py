@@ -6,6 +6,7 @@ async with connect() as hub:
         ...
 """
 
+from hub.client.answer import Answer
 from hub.client.client import Client
 from hub.client.failures import (
     Closed,
@@ -19,7 +20,7 @@ from hub.client.failures import (
 )
 from hub.client.frames import Unknown
 from hub.client.opening import connect
-from hub.client.session import Answer, Session
+from hub.client.session import Session
 
 __all__ = [
     "Answer",

@@ -1,28 +1,30 @@
-"""The client: its subscriptions, its pending commands, and the chats that it sends again after a reconnect."""
+"""The client: one connection to a hub, with its sessions, its commands and its chats."""
 
 import asyncio
-import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
-from weakref import WeakSet
 
 import attrs
+import orjson
 
-from hub.client.failures import ConnectionCut, Failure, Refusal, Unreachable, refusal_of
-from hub.client.feed import Feed
-from hub.client.link import Link, LinkLost, LinkState
+from hub.client.answer import Answer
+from hub.client.chats import Chats
+from hub.client.commands import Commands, request_cancel
+from hub.client.failures import ConnectionCut, Failure, Unreachable
+from hub.client.feeds import Feeds
+from hub.client.files import FileApi, FileContent
+from hub.client.http import HttpApi
+from hub.client.link import Link, LinkState
 from hub.client.pages import PageReader
 from hub.client.reader import GroupReader, Reader
-from hub.client.session import Answer, Session, request_cancel
+from hub.client.session import Session
 from hub.client.tokens import TokenSource
-from hub.errors import UnknownSession
-from hub.messages import Accepted, Error, Event, Notice, Reset, Subscribed, Welcome
+from hub.messages import Error, Event, Notice, Reset, StoredFile, Subscribed, Welcome
 from hub.messages.numbers import check_finite
 from hub.text import hide_passwords
-
-ReplyCallback = Callable[[Notice | Failure], None]
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -34,16 +36,12 @@ class Client:
     headers: Mapping[str, str]
     tokens: TokenSource
     link: Link = attrs.field(init=False)
-    _pages: PageReader = attrs.field(init=False)
+    commands: Commands = attrs.field(init=False)
+    feeds: Feeds = attrs.field(init=False)
+    chats: Chats = attrs.field(init=False)
+    files: FileApi = attrs.field(init=False)
     welcome: Welcome | None = None
-    _feeds: dict[str, Feed] = attrs.Factory(dict)
-    _groups: dict[str, WeakSet[GroupReader]] = attrs.Factory(dict)  # by agent
-    # By ref: the chats that the hub has not accepted yet, in the order of sending.
-    _chats: dict[int, Answer] = attrs.Factory(dict)
-    # By ref: the callbacks of commands that were sent over this connection and have no answer yet.
-    _commands: dict[int, ReplyCallback] = attrs.Factory(dict)
-    _refs: "itertools.count[int]" = attrs.Factory(itertools.count)
-    _task: asyncio.Task[None] | None = None
+    _tasks: set[asyncio.Task[None]] = attrs.Factory(set)  # the link's, and one for each upload of a chat's files
     _is_closing: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -55,10 +53,15 @@ class Client:
             on_message=self._on_message,
             on_loss=self._on_loss,
         )
-        self._pages = PageReader(self.url, self.headers, self.link, self.history)
+        http = HttpApi(self.url, self.headers, self.tokens)
+        self.commands = Commands(self.link)
+        pages = PageReader(http, self.link, self.history)
+        self.feeds = Feeds(link=self.link, commands=self.commands, read_page=pages.read)
+        self.chats = Chats(link=self.link, commands=self.commands, on_accept=self.feeds.subscribe_from)
+        self.files = FileApi(http, self.link)
 
     async def __aenter__(self) -> "Client":
-        self._task = asyncio.create_task(self.link.run())
+        self._start_task(self.link.run())
         try:
             await self.link.wait_until_live(self.patience)
             if self.state != "live":
@@ -75,16 +78,24 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection, end every iteration, and wait for the client's task.
+        """Close the connection, end every iteration, and wait for the client's tasks.
 
         Every call that waits raises Closed, and so does the iteration over an unfinished answer.
         """
         self._is_closing = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            if not self._task.cancelled():
-                self._task.result()  # raises the error of a task that failed by a fault of this client
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()  # raises the error of a task that failed by a fault of this client
+
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task for close() to wait for. One that has failed by a fault of this client stays until then."""
+        self._tasks = {task for task in self._tasks if not task.done() or task.cancelled() or task.exception()}
+        self._tasks.add(asyncio.create_task(work))
 
     @property
     def state(self) -> LinkState:
@@ -108,15 +119,20 @@ class Client:
     async def session(self, session_id: str, *, agent: str = "main") -> Session:
         """Subscribe to a session, and return it when the hub has answered. Raises Refusal, Closed.
 
-        On a hub with sign-in, a session that does not exist and one of other people look alike: the session is
-        returned, and its first chat makes it, or raises Refusal.
+        Each call returns an object of its own: see Session. On a hub with sign-in, a session that does not exist and
+        one of other people look alike: the session is returned, and its first chat makes it, or raises Refusal.
         """
-        feed = self._open_feed(session_id)
+        session = Session(session_id, agent, self)
+        feed = session.open()
         feed.waits_for_chat = True
-        await feed.first_reply.wait()
-        if feed.failure is not None:
-            raise feed.failure
-        return Session(session_id, agent, self)
+        try:
+            await feed.first_reply.wait()
+            if feed.failure is not None:
+                raise feed.failure
+        except BaseException:
+            session.leave()
+            raise
+        return session
 
     @overload
     def subscribe(self, *, agent: str) -> GroupReader: ...
@@ -135,16 +151,22 @@ class Client:
         A session is read from the given cursor. Without a cursor, it is read from now on; if the client is not yet
         subscribed to the session, the events begin with the oldest running answer. The reader yields each event once
         and in order. If the cursor is invalid, the reader yields a `hub.messages.Reset`: replace your messages of the
-        session by those of the reset, and continue. A slow reader of a session reads from the log.
+        session by those of the reset, and continue. A slow reader of a session reads from the log. The client
+        unsubscribes after the reader is gone, unless others read the session.
 
         A slow reader of an agent raises TooSlow. A reader of an agent misses answers that start while there is no
         connection.
         """
         if (agent is None) == (session is None):
             raise TypeError("subscribe takes an agent or a session")
+        reader: Reader | GroupReader
         if session is not None:
-            return self._open_reader(session, after_seq, epoch)
-        return self._open_group_reader(agent or "")
+            reader = self.feeds.open_reader(session, after_seq, epoch)
+        else:
+            reader = self.feeds.open_group_reader(agent or "")
+        if self.state == "closed":
+            self._end_reader(reader)
+        return reader
 
     async def command(self, **frame: Any) -> Notice:
         """Send a command of docs/protocol.md, and return its answer. Do not send `typing`, which has no answer.
@@ -152,242 +174,81 @@ class Client:
         Raises Refusal and Closed. Raises ConnectionCut if the connection is lost before the answer: the hub may have
         executed the command. Raises ValueError for NaN and infinity, which JSON does not have.
         """
-        check_finite(frame)
-        await self.link.wait_until_live()
-        answer: asyncio.Future[Notice] = asyncio.get_running_loop().create_future()
-        self._send(lambda reply: _resolve(answer, reply), **frame)
-        return await answer
+        return await self.commands.request(**frame)
 
     async def history(self, session_id: str, last: int) -> tuple[dict[str, Any], ...]:
         """Return the last finished messages of a session: see Session.history()."""
         answer = await self.command(type="subscribe", sessionId=session_id, history=last)
         return answer.history or () if isinstance(answer, Subscribed) else ()
 
-    def send_chat(self, session_id: str, **frame: Any) -> Answer:
-        """Send a chat, now and after each reconnect, until the hub accepts or refuses it. Return its answer.
+    # --- chats ------------------------------------------------------------------------------------------------------
 
-        Raises Closed.
-        """
+    def send_chat(
+        self, session: Session, fields: Mapping[str, Any], files: Sequence[FileContent | StoredFile]
+    ) -> Answer:
+        """Send a chat, now and after each reconnect, until the hub accepts or refuses it: see Session.chat()."""
         if self.state == "closed":
             raise self.link.closed_error()
-        feed = self._open_feed(session_id)
-        reader = Reader(feed=feed, read_page=self._pages.read, cursor=feed.seq, epoch=feed.epoch, awaits_run=True)
-        ref = next(self._refs)
-        frame = {"type": "chat", "sessionId": session_id, "clientMsgId": secrets.token_hex(16), "ref": ref} | frame
-        answer = self._chats[ref] = Answer(
-            frame=frame, reader=reader, cancel=lambda session, run: request_cancel(self, session, run)
+        frame = {"type": "chat", "sessionId": session.id, "clientMsgId": secrets.token_hex(16)} | dict(fields)
+        check_finite(frame)
+        orjson.dumps(frame)  # raises TypeError here, not in the task that sends the frame
+        for file in files:
+            if not isinstance(file, (bytes, StoredFile)):
+                Path(file).stat()
+        session.open()
+        answer = Answer(
+            frame=frame,
+            reader=self.feeds.open_answer_reader(session.id),
+            cancel=lambda session_id, run_id: request_cancel(self.commands, session_id, run_id),
+            is_ready=not files,
         )
-        self._send_chat(ref)
+        self.chats.add(answer)
+        if files and not answer.has_failed:
+            self._start_task(self._attach_files(answer, tuple(files)))
         return answer
 
-    def _send_chat(self, ref: int) -> None:
+    async def _attach_files(self, answer: Answer, files: Sequence[FileContent | StoredFile]) -> None:
+        """Upload the files of a chat, add their parts to it, and send it."""
         try:
-            self.link.send(**self._chats[ref].frame)
-        except Refusal as refusal:
-            self._chats.pop(ref).fail(refusal)
-
-    def leave(self, session_id: str) -> None:
-        """Unsubscribe from a session, and end its readers: see Session.leave()."""
-        feed = self._feeds.get(session_id)
-        if feed is not None:
-            feed.is_wanted = False
-            self._drop_if_unwanted(feed)
-
-    # --- feeds ------------------------------------------------------------------------------------------------------
-
-    def _open_feed(self, session_id: str, seq: int | None = None, epoch: str | None = None) -> Feed:
-        """Return the feed of a session. Subscribe it if needed. Only a new feed starts at *seq* and *epoch*."""
-        feed = self._feeds.get(session_id)
-        if feed is None:
-            feed = self._feeds[session_id] = Feed(id=session_id, seq=seq, epoch=epoch)
-        feed.is_wanted = True
-        if self.state == "closed":
-            feed.fail(self.link.closed_error())
-        elif self.state == "live" and feed.is_unsubscribed:
-            self._subscribe(feed)
-        return feed
-
-    def _open_reader(self, session_id: str, after: int | None, epoch: str | None) -> Reader:
-        is_new = session_id not in self._feeds
-        feed = self._open_feed(session_id, after, epoch)
-        reader = Reader(
-            feed=feed,
-            read_page=self._pages.read,
-            cursor=feed.seq if after is None else after,
-            epoch=epoch or feed.epoch,
-        )
-        reader.is_behind = not is_new and reader.cursor != feed.seq
-        if self.state == "closed":
-            self._end_reader(reader)
-        return reader
-
-    def _open_group_reader(self, agent: str) -> GroupReader:
-        reader = GroupReader(agent)
-        if self.state == "closed":
-            self._end_reader(reader)
-        self._groups.setdefault(agent, WeakSet()).add(reader)
-        self._subscribe_group(reader)
-        return reader
-
-    def _subscribe(self, feed: Feed) -> None:
-        feed.is_subscribing = True
-        self._send(
-            lambda reply: self._on_subscribe_reply(feed, reply), type="subscribe", sessionId=feed.id, **feed.cursor()
-        )
-
-    def _on_subscribe_reply(self, feed: Feed, reply: Notice | Failure) -> None:
-        if isinstance(reply, Subscribed):
-            feed.confirm(reply)
-        elif isinstance(reply, Refusal):
-            if reply.retryable:
-                raise LinkLost(reply.message)  # subscribe again after the backoff
-            if reply.code == UnknownSession.code and feed.waits_for_chat:
-                feed.wait_for_chat()
-            else:
-                self._fail_feed(feed, reply)
-
-    def _on_lost_role(self, error: Error) -> None:
-        """End a subscription that the hub has ended, because the principal may not read the session any more."""
-        feed = self._feeds.get(error.sessionId or "")
-        if feed is not None and error.code == UnknownSession.code:
-            self._fail_feed(feed, refusal_of(error))
-
-    def _fail_feed(self, feed: Feed, refusal: Refusal) -> None:
-        self._feeds.pop(feed.id, None)
-        feed.fail(refusal)
-
-    def _drop_if_unwanted(self, feed: Feed) -> None:
-        """Unsubscribe, unless the program reads the session, or readers of agents follow a run of the session."""
-        if feed.is_wanted or (feed.runs and self._group_readers()):
-            return
-        self._feeds.pop(feed.id, None)
-        for reader in list(feed.readers):
-            reader.end()
-        if not feed.is_unsubscribed:
-            self._send(lambda reply: self._resubscribe_if_running(feed.id), type="unsubscribe", sessionId=feed.id)
-
-    def _resubscribe_if_running(self, session_id: str) -> None:
-        """Subscribe again if a run started before the hub unsubscribed the client: readers of agents follow the run."""
-        feed = self._feeds.get(session_id)
-        if feed is not None and feed.runs and self.state == "live" and feed.is_unsubscribed:
-            self._subscribe(feed)
-
-    def _subscribe_group(self, reader: GroupReader) -> None:
-        def on_reply(reply: Notice | Failure) -> None:
-            if isinstance(reply, Refusal):
-                reader.fail(reply)
-
-        self._send(on_reply, type="subscribe", agentId=reader.agent)
-
-    def _group_readers(self) -> list[GroupReader]:
-        return [reader for readers in self._groups.values() for reader in readers]
+            parts = [await self.files.make_part(answer.session_id, file) for file in files]
+            answer.frame["parts"] = [*answer.frame.get("parts", ()), *parts]
+        except Failure as failure:
+            answer.fail(failure)
+        answer.is_ready = True
+        self.chats.send_ready(answer.session_id)
 
     # --- callbacks of the link --------------------------------------------------------------------------------------
-
-    def _send(self, on_reply: ReplyCallback, **frame: Any) -> None:
-        """Send a command if the link is live. *on_reply* gets its answer, or a Failure if the connection is lost."""
-        if self.state == "live":
-            ref = next(self._refs)
-            self.link.send(ref=ref, **frame)
-            self._commands[ref] = on_reply
 
     def _on_welcome(self, welcome: Welcome) -> None:
         """Subscribe to agents and to sessions again, then send the chats that the hub has not accepted, in order."""
         self.welcome = welcome
-        for reader in self._group_readers():
-            self._subscribe_group(reader)
-        for feed in list(self._feeds.values()):
-            if feed.is_wanted or feed.runs:
-                self._subscribe(feed)
-        for ref in list(self._chats):
-            self._send_chat(ref)
+        self.feeds.subscribe_all()
+        self.chats.send_all()
 
     def _on_message(self, message: Event | Notice) -> None:
         if isinstance(message, Event):
-            self._deliver(message)
+            self.feeds.deliver(message)
             return
         ref: Any = getattr(message, "ref", None)
         if isinstance(message, Reset):
-            self._reset(message)
+            self.feeds.reset(message)
         elif isinstance(message, Error) and ref is None:
-            self._on_lost_role(message)
-        elif ref in self._chats:
-            self._on_chat_reply(ref, message)
-        elif ref in self._commands:
-            self._commands.pop(ref)(refusal_of(message) if isinstance(message, Error) else message)
-
-    def _on_chat_reply(self, ref: int, reply: Notice) -> None:
-        if isinstance(reply, Error) and reply.code == "draining":
-            self.link.retry_after = (reply.retryAfterMs or 0) / 1000
-            return  # the hub will close the connection: the chat is sent again over the next one
-        answer = self._chats.pop(ref)
-        if isinstance(reply, Accepted):
-            self.link.has_progress = True
-            self._subscribe_from(reply)
-            answer.accept(reply)
-        elif isinstance(reply, Error):
-            answer.fail(refusal_of(reply))
-
-    def _subscribe_from(self, accepted: Accepted) -> None:
-        """Subscribe to the session of a chat, from the chat on, if the hub has refused the subscription before."""
-        feed = self._feeds.get(accepted.sessionId)
-        if feed is not None and feed.is_unsubscribed:
-            feed.seq = accepted.seq - 1 if feed.seq is None else feed.seq
-            self._subscribe(feed)
-
-    def _deliver(self, event: Event) -> None:
-        feed = self._feeds.get(event.sessionId)
-        if feed is None:
-            if not self._group_readers():
-                return  # the program has left the session, and the hub does not know this yet
-            feed = self._feeds[event.sessionId] = Feed(id=event.sessionId)
-        if feed.is_subscribing or feed.is_old(event):
-            return
-        if not feed.is_next(event):
-            if feed.missing_after == feed.seq:  # still missing after the second subscribe
-                raise LinkLost(f"an event of session {feed.id} is missing")
-            feed.missing_after = feed.seq
-            self._subscribe(feed)
-            return
-        self.link.has_progress = True
-        feed.deliver(event)
-        if event.runId is not None:
-            for reader in list(self._groups.get(event.agentId or "", ())):
-                reader.put(event)
-        self._drop_if_unwanted(feed)
-
-    def _reset(self, reset: Reset) -> None:
-        feed = self._feeds.get(reset.sessionId)
-        if feed is None:
-            return
-        feed.reset(reset)
-        if not feed.is_wanted:
-            for reader in self._group_readers():
-                reader.put(reset)
+            self.feeds.receive_error(message)
+        elif not self.chats.receive(ref, message):
+            self.commands.receive(ref, message)
 
     def _on_loss(self) -> None:
         """Fail the commands that wait for an answer. Subscriptions and chats continue over the next connection."""
-        commands, self._commands = self._commands, {}
-        for feed in self._feeds.values():
-            feed.disconnect()
+        self.feeds.disconnect()
+        self.chats.disconnect()
         cut = ConnectionCut("connection_cut", "the connection to the hub was lost", retryable=True)
         error = self.link.closed_error() if self.state == "closed" else cut
-        for on_reply in commands.values():
-            on_reply(error)
+        self.commands.fail(error)
         if self.state == "closed":
-            self._end_all()
-
-    def _end_all(self) -> None:
-        """End all readers, feeds and answers of a closed client."""
-        error = self.link.closed_error()
-        readers: list[Reader | GroupReader] = [reader for feed in self._feeds.values() for reader in feed.readers]
-        for reader in readers + self._group_readers():
-            self._end_reader(reader)
-        for feed in self._feeds.values():
-            feed.fail(error)
-        for answer in self._chats.values():
-            answer.fail(error)
-        self._chats.clear()
+            for reader in self.feeds.list_readers():
+                self._end_reader(reader)
+            self.feeds.fail(error)
+            self.chats.fail(error)
 
     def _end_reader(self, reader: Reader | GroupReader) -> None:
         """End a reader of a closed client. After close(), only a reader of an answer raises Closed."""
@@ -396,12 +257,3 @@ class Client:
             reader.end()
         else:
             reader.fail(self.link.closed_error())
-
-
-def _resolve(future: "asyncio.Future[Notice]", reply: Notice | Failure) -> None:
-    if future.done():
-        return  # the caller was cancelled
-    if isinstance(reply, Failure):
-        future.set_exception(reply)
-    else:
-        future.set_result(reply)

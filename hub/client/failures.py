@@ -2,7 +2,7 @@
 
 Failure
 ├── Unreachable    no hub answered at the address in time
-├── Closed         the connection has ended for good
+├── Closed         the connection has ended for good, or the program has left the session
 ├── ConnectionCut  the connection was lost before the answer to a command; the hub may have executed the command
 ├── Refusal        the hub refused a command
 ├── RunFailed      an answer did not end normally

@@ -1,6 +1,7 @@
 """The client's cursor on the log of one session."""
 
 import asyncio
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import attrs
@@ -9,6 +10,9 @@ from hub.client.failures import Failure
 from hub.client.frames import is_end
 from hub.client.reader import Reader
 from hub.messages import Chunk, Event, Reset, RunStarted, Subscribed
+
+if TYPE_CHECKING:
+    from hub.client.session import Session
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -24,7 +28,7 @@ class Feed:
     id: str
     seq: int | None = None
     epoch: str | None = None
-    is_wanted: bool = False  # the program reads the session: subscribe again after each reconnect
+    handles: "set[Session]" = attrs.Factory(set)  # the open sessions of the program
     is_subscribed: bool = False
     is_subscribing: bool = False
     waits_for_chat: bool = False  # if the session is missing: a chat of the program may make it
@@ -37,6 +41,11 @@ class Feed:
     _head: int | None = None  # the head in the same answer; None if a run was active, and after an event
     # By message id: the run of the message, and the length of its text so far.
     _open_messages: dict[str, tuple[str | None, int]] = attrs.Factory(dict)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the program reads the session: then the client subscribes again after each reconnect."""
+        return bool(self.handles) or any(reader.inbox.is_open for reader in self.readers)
 
     @property
     def is_unsubscribed(self) -> bool:

@@ -14,7 +14,7 @@ from hub.client.addresses import DEFAULT_URL
 from hub.client.failures import Closed, Refusal
 from hub.client.frames import FrameReader
 from hub.client.tokens import TokenSource
-from hub.limits import format_size
+from hub.limits import MiB, format_size
 from hub.messages import Error, Event, Notice, Welcome
 from hub.messages.codes import CLOSE_TEXTS, NO_TOKEN, WRONG_TOKEN, is_final
 
@@ -23,6 +23,7 @@ OPEN_SECONDS = 10.0  # for the handshake, and again for the welcome
 PONG_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
+MAX_UNSENT_BYTES = 16 * MiB  # client_js/link.js has the same limit
 ABNORMAL_CLOSURE = 1006
 WEBSOCKET_OPTIONS: dict[str, Any] = {
     "protocols": ("hubbub.v1",),
@@ -69,6 +70,7 @@ class Link:
     has_progress: bool = False  # a callback sets this after a useful message: the next delay is short again
     retry_after: float = 0.0  # the shortest delay in seconds that the hub allows before the next attempt
     _out: asyncio.Queue[bytes] = attrs.Factory(asyncio.Queue)
+    _unsent_bytes: int = 0  # in _out
     _frames: FrameReader = attrs.Factory(FrameReader)
     _frame_bytes: int = 0  # the longest frame that the hub accepts, from its welcome
     _state_change: asyncio.Event = attrs.Factory(asyncio.Event)
@@ -83,7 +85,17 @@ class Link:
             if len(data) > self._frame_bytes:
                 limit = format_size(self._frame_bytes)
                 raise Refusal("too_large", f"the {frame['type']} is larger than {limit}, which is the hub's limit")
-            self._out.put_nowait(data)
+            self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        self._out.put_nowait(data)
+        self._unsent_bytes += len(data)
+
+    def refuse_if_full(self) -> None:
+        """Raise Refusal (`busy`) if the connection takes frames more slowly than the program sends them."""
+        if self._unsent_bytes >= MAX_UNSENT_BYTES:
+            size = format_size(MAX_UNSENT_BYTES)
+            raise Refusal("busy", f"{size} of commands are not sent yet: wait for their answers", retryable=True)
 
     async def states(self) -> AsyncIterator[LinkState]:
         """Yield the present state and each change, up to `closed`.
@@ -159,9 +171,9 @@ class Link:
         except (aiohttp.ClientError, OSError, TimeoutError, UnicodeError) as error:  # UnicodeError: a bad host name
             self.code, self.reason = ABNORMAL_CLOSURE, str(error) or "no answer"
             return True
-        self._out, self._frames = asyncio.Queue(), FrameReader()
+        self._out, self._unsent_bytes, self._frames = asyncio.Queue(), 0, FrameReader()
         if self.tokens.current is None:
-            self._out.put_nowait(b'{"type":"hello"}')  # without it, the hub would wait 10 s before it asks for a token
+            self._put(b'{"type":"hello"}')  # without it, the hub would wait 10 s before it asks for a token
         writer = asyncio.create_task(self._write(ws, self._out))
         try:
             self.code, self.reason = await self._read(ws)
@@ -199,7 +211,10 @@ class Link:
         """
         try:
             while True:
-                await ws.send_str((await out.get()).decode())
+                data = await out.get()
+                await ws.send_str(data.decode())
+                if out is self._out:
+                    self._unsent_bytes -= len(data)
         except (aiohttp.ClientError, OSError):
             pass  # the reading task gets the same error
 

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import attrs
+import orjson
 
 from hub.client.failures import Closed, Failure, Forgotten, TooSlow
-from hub.messages import Event, Reset
+from hub.messages import Chunk, Event, Reasoning, Reset, ToolCallArgs
 
 if TYPE_CHECKING:
     from hub.client.feed import Feed
@@ -29,28 +30,36 @@ class Inbox:
     has_ended: bool = False
     queue: deque[Event | Reset] = attrs.Factory(deque)
     text_length: int = 0
+    _lengths: deque[int] = attrs.Factory(deque)  # of the text of each item in the queue
     _wake: asyncio.Event = attrs.Factory(asyncio.Event)
 
     @property
     def is_full(self) -> bool:
         return len(self.queue) >= QUEUE_EVENTS or self.text_length >= QUEUE_TEXT
 
+    @property
+    def is_open(self) -> bool:
+        return self.failure is None and not self.has_ended
+
     def put(self, item: Event | Reset) -> None:
+        length = _text_length(item)
         self.queue.append(item)
-        self.text_length += _text_length(item)
+        self._lengths.append(length)
+        self.text_length += length
         self.wake()
 
     def pop(self) -> Event | Reset:
-        item = self.queue.popleft()
-        self.text_length -= _text_length(item)
-        return item
+        self.text_length -= self._lengths.popleft()
+        return self.queue.popleft()
 
     def clear(self) -> None:
         self.queue.clear()
+        self._lengths.clear()
         self.text_length = 0
 
     def fail(self, failure: Failure) -> None:
-        self.failure = self.failure or failure
+        if not self.has_ended:
+            self.failure = self.failure or failure
         self.wake()
 
     def end(self) -> None:
@@ -124,17 +133,16 @@ class Reader:
         self.inbox.wake()
 
     def reset(self, reset: Reset) -> None:
-        """Queue the reset, and continue at the feed's cursor.
+        """Queue the reset in place of the unread events, and continue at the feed's cursor.
 
-        A reader of one run fails, because the events of the run are lost. A reader that awaits its run drops its queue.
+        A reader of one run fails, because the events of the run are lost. A reader that awaits its run gets no reset.
         """
         if self.run is not None:
             text = f"the log no longer has the events of this answer ({reset.reason}): ask again"
             self.inbox.fail(Forgotten("reset", text, retryable=True))
             return
-        if self.awaits_run:
-            self.inbox.clear()
-        else:
+        self.inbox.clear()
+        if not self.awaits_run:
             self.inbox.put(reset)
         self.is_behind, self.start, self.cursor, self.epoch = False, self.feed.seq, self.feed.seq, reset.epoch
 
@@ -216,5 +224,10 @@ class GroupReader:
 
 
 def _text_length(item: Event | Reset) -> int:
-    content = getattr(item.body, "content", None) if isinstance(item, Event) else None
-    return len(content) if isinstance(content, str) else 0
+    """Return the characters of an event's text, or of its JSON if it has no text, such as a `custom` event."""
+    if isinstance(item, Reset):
+        return 0  # it is the only one in the queue, and the hub limits its size
+    body = item.body
+    if isinstance(body, (Chunk, Reasoning, ToolCallArgs)):
+        return len(body.delta if not isinstance(body, Chunk) else body.content)
+    return len(orjson.dumps(attrs.asdict(body), default=str))

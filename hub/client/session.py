@@ -1,117 +1,42 @@
-"""The objects that a program works with: a session, and an answer in it."""
+"""A session, as a program uses it."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import attrs
+import msgspec
 
-from hub.client.failures import Failure, Refusal, RunFailed
-from hub.client.frames import is_end
+from hub.client.answer import Answer
+from hub.client.commands import request_cancel
+from hub.client.failures import Closed
+from hub.client.feed import Feed
+from hub.client.files import FileContent
 from hub.client.reader import Reader
-from hub.messages import (
-    FINISH_REASONS,
-    Accepted,
-    Cancelling,
-    Chunk,
-    Event,
-    IfBusy,
-    MessageRemoved,
-    RunError,
-    RunFinished,
-    WholeMessage,
-)
+from hub.messages import IfBusy, ReplyStatus, StoredFile
 
 if TYPE_CHECKING:
     from hub.client.client import Client
 
 
-@attrs.define(eq=False, kw_only=True)
-class Answer:
-    """One answer: its events while it runs (`async for`), or its complete text (`await answer.text()`).
-
-    An answer survives lost connections, even if it ends while there is no connection. Iteration ends with
-    `run_finished`, for every stop reason. Iteration raises Refusal if the hub refuses the chat, the subscription or a
-    read of the log. It raises Forgotten if the log no longer has the answer, and Closed. *accepted* is None until the
-    hub confirms that the message is on disk.
-    """
-
-    frame: dict[str, Any]
-    _reader: Reader
-    _cancel: Callable[[str, str], Awaitable[tuple[str, ...]]]
-    accepted: Accepted | None = None
-    _decision: asyncio.Event = attrs.Factory(asyncio.Event)  # set when the chat was accepted, or has failed
-
-    def accept(self, accepted: Accepted) -> None:
-        self.accepted = accepted
-        self._reader.follow(accepted.runId, accepted.seq - 1)
-        self._decision.set()
-
-    def fail(self, failure: Failure) -> None:
-        self._reader.fail(failure)
-        self._decision.set()
-
-    def __aiter__(self) -> "Answer":
-        return self
-
-    async def __anext__(self) -> Event:
-        event = await anext(self._reader)
-        assert isinstance(event, Event)  # a reader of one run gets no reset
-        if is_end(event):
-            self._reader.end()
-        return event
-
-    async def text(self) -> str:
-        """Return the complete text. Raises RunFailed if the answer failed or was stopped, for example by a shutdown.
-
-        Raises the errors of iteration, too.
-        """
-        texts: dict[str, list[str]] = {}
-        error: RunError | None = None
-        reason = "end_turn"
-        async for event in self:
-            body = event.body
-            if isinstance(body, (Chunk, WholeMessage)):
-                texts.setdefault(body.messageId, []).append(body.content)
-            elif isinstance(body, MessageRemoved):
-                for message_id in body.messageIds:
-                    texts.pop(message_id, None)
-            elif isinstance(body, RunError):
-                error = body
-            elif isinstance(body, RunFinished):
-                reason = body.stopReason
-        text = "".join(piece for pieces in texts.values() for piece in pieces)
-        if reason not in FINISH_REASONS:
-            raise _run_failure(error, reason, text)
-        return text
-
-    async def cancel(self) -> tuple[str, ...]:
-        """Stop this answer only. Return the id of its run in a tuple.
-
-        The tuple is empty if the run has ended, or if the chat has failed. Raises the errors of Session.cancel().
-        """
-        await self._decision.wait()
-        if self.accepted is None:
-            return ()
-        return await self._cancel(self.accepted.sessionId, self.accepted.runId)
-
-
-def _run_failure(error: RunError | None, reason: str, text: str) -> RunFailed:
-    if error is None:
-        failure = RunFailed(reason, f"the answer ended early ({reason})", retryable=reason == "aborted")
-    else:
-        failure = RunFailed(error.code, error.message, retryable=error.retryable, retry_after_ms=error.retryAfterMs)
-    failure.text, failure.stop_reason = text, reason
-    return failure
-
-
 @attrs.define(eq=False)
 class Session:
-    """A session to which the client stays subscribed, over every reconnect, until leave()."""
+    """A session to which the client stays subscribed, over every reconnect, until leave().
+
+    Several Session objects of one id share one subscription. Each has its own agent, its own readers and answers.
+    """
 
     id: str
     agent: str
     _client: "Client"
+    _readers: WeakSet[Reader] = attrs.Factory(WeakSet)
+    _answers: WeakSet[Answer] = attrs.Factory(WeakSet)
+
+    def open(self) -> Feed:
+        """Subscribe to the session, unless the client is subscribed to it. leave() ends this."""
+        feed = self._client.feeds.open(self.id)
+        feed.handles.add(self)
+        return feed
 
     def chat(
         self,
@@ -120,26 +45,48 @@ class Session:
         agent: str | None = None,
         if_busy: IfBusy | None = None,
         client_msg_id: str | None = None,
+        parts: Sequence[Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        files: Sequence[FileContent | StoredFile] = (),
     ) -> Answer:
         """Send a message, now or at the next connection, and return its answer.
 
         *client_msg_id* is the idempotency key: the hub answers repeated messages with the same key once. By default the
-        key is random. The message is sent even if the answer is never awaited. Raises Closed.
+        key is random. *parts* are dictionaries, or objects of hub.messages.parts. *files* are uploaded first, and named
+        in further parts. The message is sent even if the answer is never awaited. Raises Closed, OSError for a path
+        that does not exist, and TypeError or ValueError for what JSON does not have.
         """
-        fields = {"clientMsgId": client_msg_id, "ifBusy": if_busy}
-        options = {name: value for name, value in fields.items() if value is not None}
-        return self._client.send_chat(self.id, message=message, agentId=agent or self.agent, **options)
+        fields: dict[str, Any] = {
+            "message": message,
+            "agentId": agent or self.agent,
+            "clientMsgId": client_msg_id,
+            "ifBusy": if_busy,
+            "parts": None if parts is None else msgspec.to_builtins(list(parts)),
+            "metadata": metadata,
+        }
+        frame = {name: value for name, value in fields.items() if value is not None}
+        answer = self._client.send_chat(self, frame, files)
+        self._answers.add(answer)
+        return answer
 
     async def ask(self, message: str, **options: Any) -> str:
         """Return the complete answer to *message*: see Answer.text. The options are those of `chat`."""
         return await self.chat(message, **options).text()
+
+    async def resume(self, interrupt_id: str, payload: Any = None, *, status: ReplyStatus = "resolved") -> None:
+        """Answer the question *interrupt_id* of an agent, the `id` of an Interrupt. *payload* is any JSON.
+
+        The status `cancelled` declines the question. Raises the errors of Client.command().
+        """
+        fields = {"sessionId": self.id, "interruptId": interrupt_id, "status": status}
+        await self._client.command(type="resume", **fields, **({} if payload is None else {"payload": payload}))
 
     async def cancel(self) -> tuple[str, ...]:
         """Stop all running and queued answers of the session. Return the ids of their runs.
 
         Raises the errors of Client.command().
         """
-        return await request_cancel(self._client, self.id, None)
+        return await request_cancel(self._client.commands, self.id, None)
 
     async def history(self, last: int = 100) -> tuple[dict[str, Any], ...]:
         """Return the last *last* finished messages, oldest first, within the hub's limits (by default 100 and 1 MiB).
@@ -150,24 +97,49 @@ class Session:
 
     def events(self) -> Reader:
         """Return a reader of all further events of the session: see Client.subscribe."""
-        return self._client.subscribe(session=self.id)
+        self.open()
+        reader = self._client.subscribe(session=self.id)
+        self._readers.add(reader)
+        return reader
 
     def typing(self) -> None:
         """Tell the session's other clients that someone is writing."""
         self._client.link.send(type="typing", sessionId=self.id)
 
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    async def upload(self, data: FileContent, *, name: str | None = None, type: str | None = None) -> StoredFile:
+        """Upload bytes, or the file at a path, and return the stored file. Cancel the call to abort the upload.
+
+        By default the *name* is that of the path, and the media *type* follows from the name. The upload makes the
+        session if it does not exist. Raises Refusal, ConnectionCut, and OSError for a path that cannot be read.
+        """
+        return await self._client.files.upload(self.id, data, name, type)
+
+    async def list_files(self) -> tuple[StoredFile, ...]:
+        """Return the files of the session, in the order of their uploads. Raises Refusal, ConnectionCut."""
+        return await self._client.files.list(self.id)
+
+    async def read_file(self, file_id: str) -> bytes:
+        """Return the bytes of a file. Raises Refusal, ConnectionCut."""
+        return await self._client.files.read(file_id)
+
+    async def delete_file(self, file_id: str) -> None:
+        """Delete a file. Messages that name it stay. Raises Refusal, ConnectionCut."""
+        await self._client.files.delete(file_id)
+
+    # --- end --------------------------------------------------------------------------------------------------------
+
     def leave(self) -> None:
-        """Unsubscribe from the session. By default, a connection may have 128 subscriptions."""
-        self._client.leave(self.id)
+        """End the readers and the answers of this object. The last object of a session also unsubscribes from it.
 
-
-async def request_cancel(client: "Client", session_id: str, run_id: str | None) -> tuple[str, ...]:
-    """Stop the run *run_id*. If it is None, stop all runs of the session. Return the ids of the stopped runs."""
-    fields = {"sessionId": session_id} | ({"runId": run_id} if run_id is not None else {})
-    try:
-        answer = await client.command(type="cancel", **fields)
-    except Refusal as error:
-        if error.code == "not_running":
-            return ()
-        raise
-    return answer.runIds if isinstance(answer, Cancelling) else ()
+        Open answers raise Closed. The object subscribes again when it is used again. By default, a connection may have
+        128 subscriptions.
+        """
+        closed = Closed("closed", f"the program has left session {self.id}: open it again")
+        for answer in list(self._answers):
+            self._client.chats.drop(answer)
+            answer.abandon(closed)
+        for reader in list(self._readers):
+            reader.end()
+        self._client.feeds.leave(self)

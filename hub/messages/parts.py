@@ -110,6 +110,9 @@ AnswerPart = TextPart | ImagePart | AudioPart | VideoPart | DocumentPart | Binar
 AnswerParts = tuple[AnswerPart, ...]  # what an agent may put into a message
 Parts = tuple[AnswerPart | ToolResultPart, ...]  # what a client may send
 TOOL_PARTS = ("tool_call", "tool_result")  # the types of the parts about tools
+# The type of the part that names a file, by the first half of the file's media type; for all others it is `document`.
+FILE_PART_TYPES = {"image": "image", "audio": "audio", "video": "video"}
+HUB_PROVIDER = "hubbub"  # the provider of a FileSource whose `value` is the id of a file that the hub stores
 # Parts as JSON objects, for events, the history and agents.
 JsonParts = tuple[dict[str, Any], ...]
 
@@ -117,3 +120,10 @@ JsonParts = tuple[dict[str, Any], ...]
 def parts_to_json(parts: Parts | AnswerParts | None) -> JsonParts | None:
     """Return parts as JSON objects, or None if there are none."""
     return tuple(msgspec.to_builtins(parts)) if parts else None
+
+
+def make_file_part(file_id: str, media_type: str, name: str) -> dict[str, Any]:
+    """Return the part of a message that names a file of its session; client_js/files.js makes the same."""
+    part_type = FILE_PART_TYPES.get(media_type.partition("/")[0].lower(), "document")
+    source = {"type": "file", "value": file_id, "provider": HUB_PROVIDER, "mimeType": media_type}
+    return {"type": part_type, "source": source, "metadata": {"name": name}}

@@ -136,7 +136,7 @@ async def test_a_token_is_in_no_repr_and_no_error(signed: Hub) -> None:
     client = connect(signed.url, token="hk_secret", headers={"X-Other": "secret"})
     with pytest.raises(Closed) as error:
         await client.__aenter__()
-    texts = [repr(thing) for thing in (client, client.link, client.tokens, client._pages, error.value)]
+    texts = [repr(thing) for thing in (client, client.link, client.tokens, client.files.http, error.value)]
     assert "secret" not in "".join(texts)
 
 
