@@ -10,6 +10,7 @@ from typing import TypeVar
 import pytest
 from playwright.async_api import Browser, async_playwright
 from support.browser import ARGUMENTS, CHROMIUM
+from support.drivers import DRIVERS, Driver, run_driver
 from support.hub import Hub
 
 from hub.plugins import find_plugins
@@ -60,6 +61,13 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
         yield running
     finally:
         await running.stop()
+
+
+@pytest.fixture(params=DRIVERS)
+async def driver(request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
+    """A driver program of each client library in turn."""
+    async with run_driver(request.param) as running:
+        yield running
 
 
 @pytest.fixture
