@@ -28,8 +28,8 @@ class Chats:
 
     def add(self, answer: Answer) -> None:
         """Send a chat as soon as it is ready and there is a connection. Fails the answer if too many chats are open."""
-        others = sum(other.session_id == answer.session_id for other in self._open.values())
-        if others >= MAX_OPEN_CHATS:
+        count = sum(chat.session_id == answer.session_id for chat in self._open.values())
+        if count >= MAX_OPEN_CHATS:
             text = f"{MAX_OPEN_CHATS} chats of this session are not accepted yet: wait until the hub accepts one"
             answer.fail(Refusal("busy", text, retryable=True))
             return
@@ -83,7 +83,7 @@ class Chats:
 
     def drop(self, answer: Answer) -> None:
         """Do not send a chat again."""
-        self._open = {ref: other for ref, other in self._open.items() if other is not answer}
+        self._open = {ref: chat for ref, chat in self._open.items() if chat is not answer}
 
     def disconnect(self) -> None:
         self._sent_refs.clear()

@@ -14,9 +14,9 @@ from hub.messages.codes import RETRYABLE
 
 RequestBody = AsyncIterable[bytes] | bytes | None
 REQUEST_SECONDS = 30.0  # for a request and its response, without a body of bytes
-CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 60.0  # for a body of bytes: no limit in all
+HTTP_CONNECT_SECONDS, HTTP_SILENCE_SECONDS = 10.0, 60.0  # for a body of bytes: no limit in all
 SHORT_TIMEOUT = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
-LONG_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+LONG_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=HTTP_CONNECT_SECONDS, sock_read=HTTP_SILENCE_SECONDS)
 
 
 @attrs.frozen(repr=False)  # no repr: a traceback must not contain the token

@@ -136,10 +136,10 @@ class Session:
         Open answers raise Closed. The object subscribes again when it is used again. By default, a connection may have
         128 subscriptions.
         """
-        closed = Closed("closed", f"the program has left session {self.id}: open it again")
+        error = Closed("closed", f"the program has left session {self.id}: open it again")
         for answer in list(self._answers):
             self._client.chats.drop(answer)
-            answer.abandon(closed)
+            answer.abandon(error)
         for reader in list(self._readers):
             reader.end()
         self._client.feeds.leave(self)
