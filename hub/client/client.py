@@ -122,7 +122,7 @@ class Client:
         Each call returns an object of its own: see Session. On a hub with sign-in, a session that does not exist and
         one of other people look alike: the session is returned, and its first chat makes it, or raises Refusal.
         """
-        session = Session(session_id, agent, self)
+        session = Session(id=session_id, agent=agent, client=self)
         feed = session.open()
         feed.waits_for_chat = True
         try:

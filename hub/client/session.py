@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hub.client.client import Client
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Session:
     """A session to which the client stays subscribed, over every reconnect, until leave().
 
