@@ -104,7 +104,7 @@ def _post(sock: socket.socket, name: str, fields: Mapping[str, Any]) -> Operator
     body = json.loads(text)
     if status != 200:
         raise CommandFailed(body["error"])
-    return msgspec.convert(body, OperatorAnswer)
+    return msgspec.convert({"result": None, **body}, OperatorAnswer)  # the hub leaves a result of None out
 
 
 def _request(sock: socket.socket, method: str, path: str, body: str | None = None) -> tuple[int, str]:

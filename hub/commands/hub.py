@@ -8,7 +8,7 @@ import attrs
 
 from hub.access.permissions import find_session_role, may
 from hub.access.principal import Principal
-from hub.access.probe_tokens import ProbeTokens
+from hub.access.probes import Probes
 from hub.access.tickets import Tickets
 from hub.commands.audit import Audit
 from hub.commands.directory import Directory
@@ -49,7 +49,7 @@ class Hub:
     log_probe: LogProbe
     directory: Directory
     tickets: Tickets
-    probe_tokens: ProbeTokens
+    probes: Probes
     clients: OpenClients
     quotas: Quotas
     audit: Audit
@@ -194,7 +194,7 @@ def open_hub(settings: Settings, seams: Seams = Seams()) -> Hub:
         log_probe=LogProbe(node.log),
         directory=directory,
         tickets=tickets,
-        probe_tokens=ProbeTokens(now=seams.now, new_secret=seams.new_secret),
+        probes=Probes(now=seams.now, new_secret=seams.new_secret),
         clients=clients,
         quotas=Quotas(store=node.log.access, seams=seams),
         audit=audit,

@@ -57,6 +57,11 @@ class _CredentialId(_Arguments):
     credential_id: str
 
 
+class _ProbeId(_Arguments):
+    example: ClassVar[str] = '{"probeId":"0123456789abcdef"}'
+    probe_id: str
+
+
 class _MessagePosition(_Arguments):
     example: ClassVar[str] = '{"principalId":"p_0123456789abcdef","after":0}'
     principal_id: str
@@ -144,7 +149,8 @@ OPERATOR_COMMANDS: dict[str, OperatorCommand] = {
     "erase_principal": OperatorCommand(commands.erase_principal, _PrincipalName),
     "export_principal": OperatorCommand(commands.export_principal, _PrincipalName, present_principal_data),
     "export_messages": OperatorCommand(commands.export_messages, _MessagePosition, present_message_page),
-    "make_probe_token": OperatorCommand(commands.make_probe_token, _NoArguments),
+    "create_probe": OperatorCommand(commands.create_probe, _NoArguments),
+    "find_probe": OperatorCommand(commands.find_probe, _ProbeId),
 }
 
 

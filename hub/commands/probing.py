@@ -1,16 +1,22 @@
-"""Use cases for requests that test the way to the hub, through its proxies."""
+"""Use cases for probes: requests that test the way to the hub, through its proxies."""
 
 from hub.access.principal import Principal
+from hub.access.probes import ProbeReport
 from hub.commands.hub import Hub
 from hub.errors import Unauthenticated
 
 
-async def make_probe_token(hub: Hub, principal: Principal) -> str:
-    """Return a token for one request to the route `echo`, within a minute."""
-    return hub.probe_tokens.issue()
+async def create_probe(hub: Hub, principal: Principal) -> str:
+    """Return the token of a new probe: for one request to the route `echo`, within a minute."""
+    return hub.probes.issue()
 
 
-async def use_probe_token(hub: Hub, principal: Principal, text: str) -> None:
-    """Use a token up. Raises Unauthenticated if it is not valid."""
-    if not hub.probe_tokens.redeem(text):
+async def receive_probe(hub: Hub, principal: Principal, token: str, report: ProbeReport) -> None:
+    """Use the token of a probe up, and keep its report. Raises Unauthenticated if the token is not valid."""
+    if not hub.probes.receive(token, report):
         raise Unauthenticated("this address is for `hubbub doctor --url`, which has a token for each request")
+
+
+async def find_probe(hub: Hub, principal: Principal, probe_id: str) -> ProbeReport | None:
+    """Return how a probe arrived, or None if it has not. *probe_id* is the id of its token."""
+    return hub.probes.find_report(probe_id)

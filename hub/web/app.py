@@ -199,7 +199,7 @@ def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
     Raises ConfigError for wrong `jwt_*`, and for a `base_path` of which the hub has pages itself.
     """
     protocol_names()  # import the protocols of other packages now, not while the first client waits
-    app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub, echo.ECHO_HANDLERS)])
+    app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub, echo.REFUSAL_HANDLERS)])
     app[HUB_KEY] = hub
     app[SOCKETS_KEY] = {}
     hub.close_socket = partial(close_socket, app)

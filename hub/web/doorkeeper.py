@@ -1,15 +1,19 @@
 """Finds the principal of a request, and checks its Host and Origin."""
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Mapping
 
+import attrs
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from hub.access.principal import LOCAL, NOBODY, Principal
 from hub.commands.hub import Hub
-from hub.errors import Unauthenticated
-from hub.web.arrival import Arrival
+from hub.errors import Refused, Unauthenticated
+from hub.web.arrival import CLIENT_ADDRESS_KEY, Arrival
 from hub.web.sign_in import BAD_CREDENTIAL_KEY, identify
+
+# Gets a request that is refused for its Host, its Origin or its proxy. Raises the refusal.
+RefusalHandler = Callable[[web.Request, Refused], Awaitable[web.StreamResponse]]
 
 PRINCIPAL_KEY = web.RequestKey("principal", Principal)
 
@@ -26,24 +30,30 @@ def refuse_bad_credential(request: web.Request) -> None:
         raise Unauthenticated()
 
 
-def make_doorkeeper(hub: Hub, open_handlers: Collection[Handler] = ()) -> Middleware:
+def make_doorkeeper(hub: Hub, own_handlers: Mapping[Handler, RefusalHandler] = {}) -> Middleware:
     """Return a middleware that finds the principal, and refuses unknown Hosts and Origins before any upgrade.
 
     Any web page can open a WebSocket to localhost, so the Origin must be the hub's own, have a loopback name, or be in
     the settings. DNS rebinding can point any name at localhost, so the middleware also checks the name in Host. A
     program sends no Origin, and is allowed. A page that was opened from disk has the Origin `null`.
 
-    Nothing of this applies to *open_handlers*, which check a token of their own. Their principal is NOBODY.
+    *own_handlers* check a credential of their own, so their principal is NOBODY.
     """
 
     arrival = Arrival(hub)
 
     @web.middleware
     def check(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
-        if request.match_info.handler in open_handlers:
-            request[PRINCIPAL_KEY] = NOBODY
+        refusal_handler = own_handlers.get(request.match_info.handler)
+        try:
+            arrival.check(request)
+        except Refused as refusal:
+            if refusal_handler is None:
+                raise
+            return refusal_handler(request, refusal)
+        if refusal_handler is not None:
+            request[PRINCIPAL_KEY] = attrs.evolve(NOBODY, address=request[CLIENT_ADDRESS_KEY])
             return handler(request)
-        arrival.check(request)
         if hub.is_sign_in_on:
             return _sign_in(request, handler)
         return handler(request)  # returned, not awaited: saves one Python frame for the lifetime of a WebSocket

@@ -1,6 +1,7 @@
 """An HTTP reverse proxy that makes the mistakes of real ones. It serves one request on each connection."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 
@@ -15,7 +16,9 @@ class HttpProxy:
 
     *keep_host* and *keep_upgrade* pass these headers on, *name_client* writes the X-Forwarded headers in the place of
     those of the client, *keep_forwarded* passes on what clients send in them and in Forwarded. *lost_headers* are
-    removed. *stores_responses* passes a response on when it is complete. *max_body* is the largest Content-Length.
+    removed. *stores_responses* passes a response on when it is complete, *stores_bodies* a request. *max_body* is the
+    largest Content-Length. *cuts_sockets* closes a WebSocket after its handshake. *compresses* the text of streams.
+    *status* answers every request with this status, and *server* is the name in such an answer.
     """
 
     hub_port: int
@@ -27,6 +30,11 @@ class HttpProxy:
     keep_forwarded: bool = False
     lost_headers: Set[str] = frozenset()
     stores_responses: bool = False
+    stores_bodies: bool = False
+    cuts_sockets: bool = False
+    compresses: bool = False
+    status: int | None = None
+    server: str = "nginx/1.22.1"
     max_body: int | None = None
     prefix: str = ""
     port: int = 0
@@ -48,33 +56,51 @@ class HttpProxy:
             first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().rstrip().split("\r\n")
             headers: list[Header] = [(line.partition(":")[0], line.partition(":")[2].strip()) for line in lines]
             size = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
-            if self.max_body is not None and size > self.max_body:
-                writer.write(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            is_too_large = self.max_body is not None and size > self.max_body
+            if status := 413 if is_too_large else self.status:
+                head = f"HTTP/1.1 {status} Status\r\nServer: {self.server}\r\nConnection: close\r\n"
+                writer.write(f"{head}Content-Length: 0\r\n\r\n".encode())
                 await reader.read()  # until the client has closed: a reset could overtake the response
             else:
-                await self._pass_on(first, headers, reader, writer)
+                body = await reader.readexactly(size) if self.stores_bodies else b""
+                await self._pass_on(first, headers, body, reader, writer)
                 writer.write_eof()
                 await reader.read()
 
     async def _pass_on(
-        self, first: str, headers: Sequence[Header], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        first: str,
+        headers: Sequence[Header],
+        body: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         method, path, _ = first.split(" ")
         head = [f"{method} {path.removeprefix(self.prefix)} HTTP/{self.version}"]
         head += [f"{name}: {value}" for name, value in self._change(headers, writer)]
         hub_reader, hub_writer = await asyncio.open_connection("127.0.0.1", self.hub_port)
-        hub_writer.write("\r\n".join([*head, "", ""]).encode())
+        hub_writer.write("\r\n".join([*head, "", ""]).encode() + body)
         upload = asyncio.create_task(_copy(reader, hub_writer))
         try:
-            if self.stores_responses and "websocket" not in str(headers):
-                writer.write(await hub_reader.read())
-                await writer.drain()
-            else:
-                await _copy(hub_reader, writer)
+            await self._return(str(headers), hub_reader, writer)
         finally:
             upload.cancel()
             await asyncio.wait([upload])
             hub_writer.transport.abort()
+
+    async def _return(self, headers: str, hub_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass the response on. *headers* are those of the request."""
+        is_socket = "websocket" in headers
+        if self.stores_responses and not is_socket:
+            writer.write(await hub_reader.read())
+            await writer.drain()
+        elif self.cuts_sockets and is_socket:
+            writer.write(await hub_reader.readuntil(b"\r\n\r\n"))
+            await writer.drain()
+        elif self.compresses and "text/event-stream" in headers:
+            await _compress(hub_reader, writer)
+        else:
+            await _copy(hub_reader, writer)
 
     def _change(self, headers: Sequence[Header], writer: asyncio.StreamWriter) -> list[Header]:
         is_upgrade = self.keep_upgrade and any(name.lower() == "upgrade" for name, _ in headers)
@@ -92,6 +118,16 @@ class HttpProxy:
         if self.name_client:
             changed += [("X-Forwarded-For", writer.get_extra_info("peername")[0]), ("X-Forwarded-Proto", self.scheme)]
         return changed
+
+
+async def _compress(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on the first event of a stream, which comes in a chunk of its own (RFC 9112, section 7.1)."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().rstrip().split("\r\n")
+    head = [line for line in head if not line.lower().startswith("transfer-encoding")]
+    writer.write("\r\n".join([*head, "Content-Encoding: gzip", "", ""]).encode())
+    size = int(await reader.readline(), 16)
+    writer.write(gzip.compress(await reader.readexactly(size)))
+    await writer.drain()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from hub.access.permissions import Action
+from hub.access.probes import ProbeReport
 from hub.commands.client import ClientHandle
 from hub.commands.directory import ForeignUser
 from hub.messages import (
@@ -26,6 +27,18 @@ from hub.messages import (
 
 MESSAGE = "m_1"
 NO_FOLDER = Path(__file__)
+PROBE_REPORT = ProbeReport(
+    method="GET",
+    version="1.1",
+    path="/api/v1/echo",
+    headers=(),
+    peer="127.0.0.1",
+    peerPort=None,
+    address="127.0.0.1",
+    scheme="http",
+    host="localhost",
+    refusal=None,
+)
 
 
 def make_chat(session: str) -> Chat:
@@ -106,8 +119,9 @@ ROWS: dict[str, Row] = {
     "redeem_ticket": Row("enter", lambda client, session: ("ht_wrong", None, None), True),
     "get_me": Row("join", lambda client, session: (), True),
     "sign_out": Row("join", lambda client, session: (), True),
-    "make_probe_token": Row("operate", lambda client, session: (), True),
-    "use_probe_token": Row("enter", lambda client, session: ("hp_wrong",), True),
+    "create_probe": Row("operate", lambda client, session: (), True),
+    "find_probe": Row("operate", lambda client, session: ("0123456789abcdef",), True),
+    "receive_probe": Row("enter", lambda client, session: ("hp_wrong", PROBE_REPORT), True),
     "make_ticket": Row("join", lambda client, session: (None,), True),
     "list_members": Row("read", lambda client, session: (session,), True),
     "change_member": Row("manage", lambda client, session: (session, "p_1", None), True),

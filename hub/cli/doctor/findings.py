@@ -14,7 +14,7 @@ COLORS = {"wrong": "red", "advice": "yellow", "ok": "green"}
 
 @attrs.frozen
 class Finding:
-    """One line of the doctor. *remedy* is the line that mends what is wrong: a command, or a line of a file."""
+    """One line of the doctor. *remedy* has the lines that mend what is wrong: commands, or lines of a file."""
 
     level: Level
     text: str
@@ -27,8 +27,8 @@ def print_findings(findings: Iterable[Finding]) -> int:
     for finding in findings:
         problems += finding.level == "wrong"
         click.echo(f"{click.style(f'{finding.level:<7}', fg=COLORS[finding.level])} {_to_line(finding.text)}")
-        if finding.remedy:
-            click.echo(f"        {click.style('->', bold=True)} {_to_line(finding.remedy)}")
+        for line in finding.remedy.splitlines():
+            click.echo(f"        {click.style('->', bold=True)} {_to_line(line)}")
     return problems
 
 

@@ -1,100 +1,90 @@
-"""HTTP route that reports how a request arrived, for `hubbub doctor --url`. Each request needs a token of its own."""
+"""HTTP route that tests the way to the hub, for `hubbub doctor --url`. Each request needs a token of its own."""
 
 import asyncio
-import json
+from contextlib import suppress
 from typing import Annotated
 
 import attrs
 from aiohttp import WSMsgType, web
 from msgspec import Meta, Struct
 
+from hub.access.principal import NOBODY
+from hub.access.probes import ProbeReport
 from hub.access.proxies import find_client
 from hub.commands import table as commands
-from hub.errors import Refused, TooLarge, Unauthenticated
+from hub.errors import Refused, TooLarge, Unauthenticated, UploadTooSlow
 from hub.limits import format_size
-from hub.web.arrival import Arrival
 from hub.web.doorkeeper import principal_of
 from hub.web.loss import watch_connection
-from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, json_fields, json_response, limits_of, read_query
+from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, json_response, limits_of, read_query, refuse_http_1_0
 from hub.web.sse import STREAM_HEADERS, wants_stream
 
-ECHO_PATH = "/echo"
-ECHO_PROTOCOL = "hubbub.v1"  # of the WebSocket; a proxy must pass on this header
+ECHO_HEADER = "X-Hubbub-Echo"  # of the response: a proxy must pass on headers that it does not know
+ECHO_PROTOCOL = "hubbub.v1"  # of the WebSocket
 SOCKET_SECONDS = 10.0  # for the one message of a WebSocket
 STREAM_SECONDS = 5.0  # between the two events of a stream: a proxy that buffers passes on both at once
-END_EVENT = b"data: end\n\n"
+FIRST_EVENT, LAST_EVENT = b"data: first\n\n", b"data: last\n\n"
 
 
 class EchoQuery(Struct):
     """The query of an echo."""
 
-    token: Annotated[str, Meta(description="A token of the operator's command `make_probe_token`.")]
+    token: Annotated[str, Meta(description="A token of the operator's command `create_probe`.")]
 
 
-@attrs.frozen(kw_only=True)
-class EchoReport:
-    """How a request arrived.
+@attrs.frozen
+class EchoAnswer:
+    """The size of the body in bytes, and the time from the headers of the request to the end of the body."""
 
-    *peer* and *peerPort* are the other end of the connection. *address*, *scheme* and *host* are those of the client,
-    as the hub understands the headers of its proxies. *refusal* is the error that a request like this gets on other
-    routes. *bytes* is the size of the body.
-    """
-
-    method: str
-    version: str
-    path: str
-    headers: tuple[tuple[str, str], ...]
     bytes: int
-    peer: str
-    peerPort: int | None = None
-    address: str
-    scheme: str
-    host: str
-    refusal: str | None = None
+    seconds: float
 
 
 async def get_echo(request: web.Request) -> web.StreamResponse:
-    """Report how this request arrived, for `hubbub doctor --url`. A token works for one request.
+    """Test the way to the hub, for `hubbub doctor --url`. A token works for one request.
 
-    A WebSocket gets the report as its first frame, and its first message back. A stream gets the report as its first
-    event, and a second event 5 seconds later.
+    A WebSocket gets its first message back. A stream gets one event, and another one 5 seconds later.
     """
     return await _echo(request)
 
 
 async def post_echo(request: web.Request) -> web.StreamResponse:
-    """Report how this request arrived, and the size of its body, for `hubbub doctor --url`."""
+    """Test the way of a body to the hub, for `hubbub doctor --url`."""
     return await _echo(request)
 
 
 async def _echo(request: web.Request) -> web.StreamResponse:
-    query = read_query(request, EchoQuery)
-    await commands.use_probe_token(request.app[HUB_KEY], principal_of(request), query.token)
+    hub, query = request.app[HUB_KEY], read_query(request, EchoQuery)
+    await commands.receive_probe(hub, principal_of(request), query.token, _make_report(request))
     if request.headers.get("Upgrade", "").lower() == "websocket":
         return await _echo_socket(request)
-    report = _make_report(request, await _count_body(request))
     if wants_stream(request):
-        return await _echo_stream(request, report)
-    response = json_response(report)
-    response.headers["X-Hubbub-Echo"] = "1"
+        return await _echo_stream(request)
+    start = asyncio.get_running_loop().time()
+    size = await _count_body(request)
+    response = json_response(EchoAnswer(size, round(asyncio.get_running_loop().time() - start, 3)))
+    response.headers[ECHO_HEADER] = "1"
     response.set_cookie("hubbub-echo", "1", max_age=1)
     return response
 
 
-def _make_report(request: web.Request, size: int) -> EchoReport:
-    settings, refusal = request.app[HUB_KEY].settings, None
+async def _refuse_echo(request: web.Request, refusal: Refused) -> web.StreamResponse:
+    """Keep the report of a refused probe for the operator, and refuse the request as every other one."""
+    with suppress(Unauthenticated):
+        report = _make_report(request, refusal.message)
+        await commands.receive_probe(request.app[HUB_KEY], NOBODY, request.query.get("token", ""), report)
+    raise refusal
+
+
+def _make_report(request: web.Request, refusal: str | None = None) -> ProbeReport:
     peer_name = request.transport.get_extra_info("peername") if request.transport is not None else None
-    client = find_client(request.remote, request.scheme, request.headers, settings.trusted_proxies)
-    try:
-        Arrival(request.app[HUB_KEY]).check(request)
-    except Refused as error:
-        refusal = error.message
-    return EchoReport(
+    trusted_proxies = request.app[HUB_KEY].settings.trusted_proxies
+    client = find_client(request.remote, request.scheme, request.headers, trusted_proxies)
+    return ProbeReport(
         method=request.method,
         version=f"{request.version.major}.{request.version.minor}",
         path=request.path,
-        headers=tuple(request.headers.items()),
-        bytes=size,
+        headers=tuple((str(name), value) for name, value in request.headers.items()),
         peer=request.remote or "",
         peerPort=peer_name[1] if isinstance(peer_name, tuple) else None,
         address=client.address,
@@ -105,56 +95,63 @@ def _make_report(request: web.Request, size: int) -> EchoReport:
 
 
 async def _count_body(request: web.Request) -> int:
-    """Read the body, and return its size. Raises TooLarge above the largest limit of a body."""
+    """Read the body as that of an upload, without keeping it, and return its size.
+
+    Raises TooLarge above the largest limit of a body, and UploadTooSlow after `upload_seconds`.
+    """
     limits, size = limits_of(request), 0
-    limit = max(limits.file_bytes, limits.conversation_bytes)
-    async with asyncio.timeout(limits.body_seconds):
-        async for chunk in request.content.iter_any():
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge(f"the body is larger than the limit of {format_size(limit)}")
+    max_bytes = max(limits.file_bytes, limits.conversation_bytes)
+    try:
+        async with asyncio.timeout(limits.upload_seconds):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > max_bytes:
+                    raise TooLarge(f"the body is larger than the limit of {format_size(max_bytes)}")
+    except TimeoutError:
+        raise UploadTooSlow("the body took too long") from None
     return size
 
 
 async def _echo_socket(request: web.Request) -> web.StreamResponse:
-    socket = web.WebSocketResponse(protocols=(ECHO_PROTOCOL,), compress=False, timeout=SOCKET_SECONDS)
+    refuse_http_1_0(request)
+    socket = web.WebSocketResponse(
+        protocols=(ECHO_PROTOCOL,), compress=False, timeout=SOCKET_SECONDS, max_msg_size=limits_of(request).frame_bytes
+    )
     await socket.prepare(request)
-    try:
+    with suppress(TimeoutError, ConnectionError):  # the client has left, or the proxy passes nothing on
         async with asyncio.timeout(SOCKET_SECONDS):
-            await socket.send_str(json.dumps(json_fields(_make_report(request, 0))))
             message = await socket.receive()
             if message.type is WSMsgType.TEXT:
                 await socket.send_str(message.data)
             await socket.close()
-    except (TimeoutError, ConnectionError):
-        pass  # the client has left, or the proxy passes nothing on
     return socket
 
 
-async def _echo_stream(request: web.Request, report: EchoReport) -> web.StreamResponse:
+async def _echo_stream(request: web.Request) -> web.StreamResponse:
+    refuse_http_1_0(request)
     response, loss_event = web.StreamResponse(headers=STREAM_HEADERS), asyncio.Event()
     response.force_close()
     await response.prepare(request)
-    await response.write(f"data: {json.dumps(json_fields(report))}\n\n".encode())
+    await response.write(FIRST_EVENT)
     with watch_connection(request, loss_event.set):
         try:
             async with asyncio.timeout(STREAM_SECONDS):
                 await loss_event.wait()
         except TimeoutError:
-            await response.write(END_EVENT)
+            await response.write(LAST_EVENT)
     return response
 
 
 ROUTES = tuple(
     Route(
         method=method,
-        path=ECHO_PATH,
+        path="/echo",
         handler=handler,
         tag="Health",
-        responses={200: (EchoReport, STREAM_CONTENT)},
+        responses={200: (EchoAnswer, STREAM_CONTENT)},
         query=EchoQuery,
-        raises=(Unauthenticated, TooLarge),
+        raises=(Unauthenticated, TooLarge, UploadTooSlow),
     )
     for method, handler in (("GET", get_echo), ("POST", post_echo))
 )
-ECHO_HANDLERS = {route.handler for route in ROUTES}
+REFUSAL_HANDLERS = {route.handler: _refuse_echo for route in ROUTES}
