@@ -116,8 +116,8 @@ def _request(sock: socket.socket, method: str, path: str, body: str | None = Non
         response = connection.getresponse()
         return response.status, response.read().decode()
     except (OSError, HTTPException, ValueError):
-        text = "the hub did not answer, so the command may be carried out or not: look at the output of the hub"
-        raise CommandFailed(text) from None
+        effect = "" if method == "GET" else ", so the command may be carried out or not"
+        raise CommandFailed(f"the hub did not answer{effect}: look at the output of the hub") from None
 
 
 async def _run_offline(settings: Settings, name: str, fields: Mapping[str, Any]) -> OperatorAnswer:

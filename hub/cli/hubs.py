@@ -95,20 +95,29 @@ async def request_json(method: str, url: str, path: str, *, key: str | None = No
 
     Raises CommandFailed with the hub's own error, or with a text about the address and how to correct it.
     """
+    return await _request(method, url, f"/api/v1{path}", key, "application/json", **options)
+
+
+async def get_text(url: str, path: str) -> str:
+    """Return the plain text at a path of a hub, such as /metrics. Raises CommandFailed as request_json() does."""
+    text: str = await _request("GET", url, path, None, "text/plain")
+    return text
+
+
+async def _request(method: str, url: str, path: str, key: str | None, content_type: str, **options: Any) -> Any:
     is_new_key, key = key is not None, key if key is not None else find_key(url)
     headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
     try:
         # If the address leads to another origin, aiohttp leaves the header out there.
         async with aiohttp.ClientSession(timeout=REQUEST_TIMEOUT, headers=headers) as http:
-            async with http.request(method, f"{http_url(url)}/api/v1{path}", **options) as response:
-                if response.content_type == "application/json":
-                    body = await response.json()
-                    if response.ok:
-                        return body
-                    if isinstance(body, dict) and body.get("code") == Unauthenticated.code:
-                        raise CommandFailed(_describe_401(url, key, response, is_new_key))
-                    if isinstance(body, dict) and "code" in body:
-                        raise CommandFailed(str(body.get("error")))
+            async with http.request(method, http_url(url) + path, **options) as response:
+                if response.ok and response.content_type == content_type:
+                    return await (response.json() if content_type == "application/json" else response.text())
+                body = await response.json() if response.content_type == "application/json" else None
+                if isinstance(body, dict) and body.get("code") == Unauthenticated.code:
+                    raise CommandFailed(_describe_401(url, key, response, is_new_key))
+                if isinstance(body, dict) and "code" in body:
+                    raise CommandFailed(str(body.get("error")))
                 raise CommandFailed(_describe_foreign_response(public_url(url), response))
     except (aiohttp.ClientError, UnicodeError, ValueError, OSError) as error:
         raise CommandFailed(_describe_request_error(public_url(url), error)) from None

@@ -1,13 +1,15 @@
-"""The input line of a terminal: its keys, its history, and its echo."""
+"""The keyboard of a terminal: single keys, and the keys, the history and the echo of an input line."""
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.input import create_input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 
 
 def open_history() -> History:
@@ -49,3 +51,21 @@ def hide_keys() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(terminal, termios.TCSANOW, original)
+
+
+@contextlib.contextmanager
+def watch_keys(on_key: Callable[[str], None]) -> Iterator[None]:
+    """While the context is open, call *on_key* with each pressed key, and do not show it. Ctrl-C is a key too.
+
+    A closed terminal counts as Ctrl-C. The context restores the terminal.
+    """
+    keyboard = create_input()
+
+    def read() -> None:
+        for press in keyboard.read_keys():
+            on_key(press.key)
+        if keyboard.closed:
+            on_key(Keys.ControlC)
+
+    with keyboard.raw_mode(), keyboard.attach(read):
+        yield

@@ -27,6 +27,7 @@ from hub.cli.setting_options import SettingCommand, make_setting_options
 from hub.cli.show_settings import print_settings
 from hub.cli.sources import config_option, open_sources
 from hub.cli.text import to_printable
+from hub.cli.top.command import run_top
 from hub.settings import ConfigError
 from hub.storage.log import LogUnusable
 
@@ -106,7 +107,7 @@ def _add_config_option(command: click.Command) -> None:
 
 
 for command in (
-    *(print_settings, write_first_agents, fetch_model, run_doctor),
+    *(print_settings, write_first_agents, fetch_model, run_doctor, run_top),
     *(*REMOTE_COMMANDS, *EXPORT_COMMANDS, *OPERATOR_GROUPS, *OVERSIGHT_COMMANDS, *BACKUP_COMMANDS),
 ):
     cli.add_command(command)
