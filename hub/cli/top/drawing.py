@@ -51,7 +51,7 @@ def _draw_gauges(picture: Picture) -> Table:
         {
             "running": str(answers.running),
             "queued": str(answers.queued),
-            "ended": str(answers.ended),
+            "ended": str(answers.end_count),
             "tokens/s": format_rate(answers.tokens_per_second),
         },
         {
@@ -96,7 +96,7 @@ def _draw_agents(agents: Mapping[str, AnswerFigures], max_rows: int | None) -> T
     rows = sorted(agents.items(), key=lambda item: _rank(item[1]))
     shown_rows = rows if max_rows is None or len(rows) <= max_rows else rows[: max_rows - 1]
     for name, figures in shown_rows:
-        counts = (figures.running, figures.queued, figures.ended)
+        counts = (figures.running, figures.queued, figures.end_count)
         waits = (format_duration(figures.first_token.p95), format_duration(figures.queue_wait.p95))
         table.add_row(Text(to_printable(name)), *map(str, counts), format_rate(figures.tokens_per_second), *waits)
     if len(shown_rows) < len(rows):
@@ -105,7 +105,7 @@ def _draw_agents(agents: Mapping[str, AnswerFigures], max_rows: int | None) -> T
 
 
 def _rank(figures: AnswerFigures) -> tuple[float, ...]:
-    return (-figures.running, -figures.queued, -(figures.tokens_per_second or 0.0), -figures.ended)
+    return (-figures.running, -figures.queued, -(figures.tokens_per_second or 0.0), -figures.end_count)
 
 
 def _make_table(*headings: str) -> Table:

@@ -47,14 +47,14 @@ class ClientFigures:
 
 @attrs.frozen(kw_only=True)
 class AnswerFigures:
-    """The answers of the hub or of one agent. *ended* counts those that ended in the span.
+    """The answers of the hub or of one agent. *end_count* is the number of those that ended in the span.
 
     *tokens_per_second* are output tokens; the hub counts them at the end of an answer.
     """
 
     running: int
     queued: int
-    ended: int
+    end_count: int
     tokens_per_second: float | None
     first_token: Durations
     queue_wait: Durations
@@ -164,7 +164,7 @@ def _make_answer_figures(span: _Span, **labels: str) -> AnswerFigures:
     return AnswerFigures(
         running=int(_sum_samples(span.gauges, "hubbub_runs_going", labels)),
         queued=int(_sum_samples(span.gauges, "hubbub_runs_waiting", labels)),
-        ended=int(_sum_samples(span.counts, "hubbub_runs_ended_total", labels)),
+        end_count=int(_sum_samples(span.counts, "hubbub_runs_ended_total", labels)),
         tokens_per_second=span.rate("hubbub_tokens_total", kind="output", **labels),
         first_token=span.measure("hubbub_first_token_seconds", **labels),
         queue_wait=span.measure("hubbub_run_wait_seconds", **labels),

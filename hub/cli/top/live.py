@@ -47,8 +47,8 @@ async def show_live(source: MetricsSource, interval: float) -> int:
 
 async def _read_first(source: MetricsSource) -> Reading:
     task = asyncio.create_task(_read(source))
-    done, _ = await asyncio.wait([task], timeout=SLOW_SECONDS)
-    if not done:
+    await asyncio.wait([task], timeout=SLOW_SECONDS)
+    if not task.done():
         print_note("the hub does not answer yet: an agent may block its event loop; waiting")
     return await task
 
@@ -85,7 +85,7 @@ class LiveView:
                     live.update(self._draw(), refresh=True)
                     await self._wait_for_change()
         except OSError:  # the terminal is gone
-            self.exit_code = 1
+            self.exit_code = self.exit_code or 1
         finally:
             task.cancel()
             await asyncio.wait([task])
