@@ -6,9 +6,7 @@ from contextlib import contextmanager
 import attrs
 
 from hub.hosting.faults import is_count
-from hub.messages import Usage
-
-TOKEN_BYTES = 4  # of UTF-8 text in one estimated token
+from hub.messages import TOKEN_BYTES, Usage
 
 
 def count_bytes(text: object) -> int:

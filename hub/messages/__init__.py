@@ -80,6 +80,7 @@ from hub.messages.past import Past, ToolCall
 from hub.messages.requests import Request, ResponseFormat, Tool
 from hub.messages.words import (
     FINISH_REASONS,
+    TOKEN_BYTES,
     Author,
     Fault,
     FinishReason,
@@ -162,6 +163,7 @@ __all__ = [
     "StoredFile",
     "Subscribe",
     "Subscribed",
+    "TOKEN_BYTES",
     "Tool",
     "ToolCall",
     "ToolCallArgs",

@@ -17,6 +17,7 @@ FinishReason = Literal["end_turn", "max_tokens", "refused", "tool_calls"]
 Role = Literal["user", "assistant", "system", "tool"]
 StopReason = Literal[FinishReason, "cancelled", "error", "timeout", "aborted"]
 FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
+TOKEN_BYTES = 4  # of UTF-8 text in one estimated token
 
 
 @attrs.frozen

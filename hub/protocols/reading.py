@@ -32,7 +32,7 @@ JSON_TYPES = {
     type(None): "null",
 }
 ID_FIELDS = ("agentId", "sessionId", "runId", "clientMsgId", "interruptId", "epoch", "messageId", "newSessionId")
-MAX_SEED = 2**63 - 1
+MAX_SEED = 2**64 - 1  # the largest 64-bit integer without a sign
 
 
 T = TypeVar("T")

@@ -20,10 +20,22 @@ def http_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+# JSON allows these characters in strings, but many clients end a line there, like str.splitlines() of Python.
+LINE_SEPARATORS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+
+
+def escape_separators(data: bytes) -> bytes:
+    """Escape U+2028, U+2029 and U+0085 in JSON, so that it is one line for every client."""
+    for separator, escape in LINE_SEPARATORS:
+        if separator in data:
+            data = data.replace(separator, escape)
+    return data
+
+
 def format_event(kind: str, data: bytes, event_id: str = "") -> bytes:
     """Return one server-sent event. An event without *event_id* does not change the client's cursor."""
     fields = f"id: {event_id}\nevent: {kind}\n" if event_id else f"event: {kind}\n"
-    return http_chunk(b"%bdata: %b\n\n" % (fields.encode(), data))
+    return http_chunk(b"%bdata: %b\n\n" % (fields.encode(), escape_separators(data)))
 
 
 PING = http_chunk(b": ping\n\n")
@@ -56,7 +68,7 @@ class RunStream(SseProtocol):
         id_line = f"id: {event.epoch}:{event.seq}\n".encode()
         # Only the last object has the id: if the connection is lost before it, all objects are sent again.
         return b"".join(
-            http_chunk(b"%bdata: %b\n\n" % (id_line if number == len(objects) else b"", data))
+            http_chunk(b"%bdata: %b\n\n" % (id_line if number == len(objects) else b"", escape_separators(data)))
             for number, data in enumerate(objects, 1)
         )
 

@@ -20,6 +20,7 @@ from hub.errors import (
     UnknownAgent,
 )
 from hub.protocols import protocol_names
+from hub.protocols.openai_errors import make_plain_error
 from hub.settings import ConfigError
 from hub.text import cut
 from hub.web.api import agents, agui, audit, documents, echo, files, members, openai, sessions, sign_in, usage
@@ -114,7 +115,6 @@ ROUTES = (
 
 
 ID_FIELDS_OF_ERRORS, QUOTA_FIELDS = ("sessionId", "runId", "messageId"), ("limit", "used", "renewsAt")
-OPENAI_HANDLERS = {route.handler for route in openai.ROUTES}
 # True if the Host or the Origin was refused. The page that sent the request must not read the error response.
 ORIGIN_REFUSED_KEY = web.RequestKey("origin_refused", bool)
 
@@ -137,8 +137,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
         if error.status < 400:
             raise
         text = _describe_http_error(request, error)
-        code = error.reason.lower().replace(" ", "_")
-        response = json_response(ErrorBody(error=text, code=code), status=error.status)
+        response = _make_plain_response(request, error.status, text, error.reason.lower().replace(" ", "_"))
         response.headers.update({key: value for key, value in error.headers.items() if key == "Allow"})
         return response
     except ConnectionError:  # the client has disconnected, perhaps in its handshake, and reads no response
@@ -146,9 +145,13 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
     except Exception:
         log.exception("a request failed", path=cut(request.path, 200))
         request.app[HUB_KEY].counters.door.refusals["internal"] += 1
-        return json_response(
-            ErrorBody(error="the hub failed: the reason is in its output", code="internal"), status=500
-        )
+        return _make_plain_response(request, 500, "the hub failed: the reason is in its output", "internal")
+
+
+def _make_plain_response(request: web.Request, status: int, text: str, code: str) -> web.Response:
+    if openai.is_openai_request(request):
+        return openai.make_openai_response(make_plain_error(status, text, code))
+    return json_response(ErrorBody(error=text, code=code), status=status)
 
 
 def _describe_http_error(request: web.Request, error: web.HTTPException) -> str:
@@ -159,7 +162,7 @@ def _describe_http_error(request: web.Request, error: web.HTTPException) -> str:
 
 
 def _make_response(request: web.Request, refusal: HubError) -> web.Response:
-    if request.match_info.handler in OPENAI_HANDLERS:
+    if openai.is_openai_request(request):
         return openai.make_openai_response(refusal)
     names = ID_FIELDS_OF_ERRORS if _is_message_stored(refusal) else QUOTA_FIELDS
     fields = {name: refusal.fields[name] for name in names if name in refusal.fields}
@@ -258,10 +261,9 @@ def _add_routes(app: web.Application, routes: tuple[Route, ...], base_path: str)
 
 def _list_paths(route: Route, base_path: str) -> list[str]:
     """Return all paths of a route. The console is at *base_path* with and without a slash at the end."""
-    paths = [prefix + route.path for prefix in route.prefixes]
     if not base_path:
-        return paths
-    return [*paths, *(base_path + path for path in paths), *([base_path] if route.path == "/" else [])]
+        return route.paths
+    return [*route.paths, *(base_path + path for path in route.paths), *([base_path] if route.path == "/" else [])]
 
 
 def _check_base_path(routes: tuple[Route, ...], base_path: str) -> None:

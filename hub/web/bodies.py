@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from hub.errors import BadFrame, TooLarge, Unauthenticated, UploadTooSlow
-from hub.limits import format_size
+from hub.limits import Limits, format_size
 from hub.protocols.reading import convert, read_object
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import limits_of
@@ -44,14 +44,16 @@ async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
     raise TooLarge(f"the body is larger than the limit of {format_size(max_bytes)}: send a smaller one")
 
 
-async def read_fields(request: web.Request, example: str, max_bytes: int | None = None) -> dict[str, Any]:
+async def read_fields(
+    request: web.Request, example: str, max_bytes: int | None = None, limits: Limits | None = None
+) -> dict[str, Any]:
     """Return the JSON object in a request's body, or an empty object if the body is empty.
 
     Raises TooLarge if the body is larger than *max_bytes* (by default the limit `body_bytes`). Raises BadFrame if the
-    body is incomplete, is not a JSON object, or has values outside the limits. The error for a body that is not a JSON
-    object shows *example*.
+    body is incomplete, is not a JSON object, or has values outside *limits* (by default those of the hub). The error
+    for a body that is not a JSON object shows *example*.
     """
-    limits = limits_of(request)
+    limits = limits or limits_of(request)
     data = await read_bytes(request, limits.body_bytes if max_bytes is None else max_bytes)
     return read_object(data, limits, example) if data else {}
 

@@ -80,7 +80,7 @@ class Route:
     (400 and 413), of a *query* or a WebSocket (400), and of a stream or a WebSocket (505).
     *raises* lists the other errors of the handler; their response has the form of *error_body*. *path_fields* are the
     fields of *body* whose values come from the path. *headers* are request headers with their types. The route exists
-    once under each of *prefixes*.
+    once under each of *prefixes*. With *has_slash_form*, it may also end with a slash.
     """
 
     method: str
@@ -95,6 +95,13 @@ class Route:
     raises: tuple[type[HubError], ...] = ()
     error_body: type[Any] = ErrorBody
     prefixes: tuple[str, ...] = (API_PREFIX,)
+    has_slash_form: bool = False
+
+    @property
+    def paths(self) -> list[str]:
+        """All paths of the route."""
+        paths = [prefix + self.path for prefix in self.prefixes]
+        return paths + [f"{path}/" for path in paths if self.has_slash_form]
 
     @property
     def contents(self) -> tuple[Any, ...]:

@@ -152,6 +152,9 @@ async def test_a_number_that_would_change_is_refused_on_every_route(hub: Hub, nu
             method, path = route.split()
             async with http.request(method, f"{hub.url}/api/v1/{path}", data=body % number) as response:
                 refusal = await response.text()
+                if "completions" in path and number == UNFIT[0]:  # OpenAI's clients send integers of 64 bits
+                    assert response.status == 400 and "this value of n" in refusal
+                    continue
                 assert response.status == 400 and re.search("not JSON|as a string", refusal), (route, refusal)
     assert await hub.node.log.sessions.find(Key("s1")) is None
 

@@ -20,6 +20,8 @@ from hub.ids import Key
 from hub.node.expiring import expire_events
 from hub.node.history import read_history
 from hub.protocols import openai_chat
+from hub.protocols.openai_chat import AnswerForm
+from hub.protocols.openai_errors import OpenAIError, openai_error_of
 
 MODEL = '''
 """Answers with its conversation, and yields a usage."""
@@ -115,6 +117,7 @@ async def test_models_are_the_working_agents(client: AsyncOpenAI) -> None:
     """A broken agent is not listed."""
     models = {model.id async for model in await client.models.list()}
     assert {"echo", "model"} <= models and "broken" not in models
+    assert (await client.models.retrieve("echo")).id == "echo"
 
 
 async def test_errors_have_the_classes_of_the_openai_client(client: AsyncOpenAI) -> None:
@@ -125,23 +128,28 @@ async def test_errors_have_the_classes_of_the_openai_client(client: AsyncOpenAI)
     with pytest.raises(openai.InternalServerError) as broken:
         await client.chat.completions.create(model="broken", messages=HELLO)
     assert broken.value.code == "agent_broken"
+    with pytest.raises(openai.InternalServerError):
+        await client.models.retrieve("broken")
+    with pytest.raises(openai.NotFoundError):
+        await client.models.retrieve("nobody")
     with pytest.raises(openai.UnprocessableEntityError) as failed:
         await client.chat.completions.create(model="failing", messages=HELLO)
     assert failed.value.code == "quota" and "no more today" in failed.value.message
-    with pytest.raises(openai.UnprocessableEntityError):
-        await client.chat.completions.create(model="failing", messages=HELLO, stream=True)
 
 
-async def test_a_failure_during_a_stream_is_an_event_of_the_stream(client: AsyncOpenAI) -> None:
-    """It comes after the text before the failure."""
+@pytest.mark.parametrize(("message", "text"), [("late", "one "), ("early", "")])
+async def test_a_failure_during_a_stream_is_an_event_of_the_stream(
+    client: AsyncOpenAI, message: str, text: str
+) -> None:
+    """It comes after the text before the failure, or after the head of the response."""
     stream = await client.chat.completions.create(
-        model="failing", messages=[{"role": "user", "content": "late"}], stream=True
+        model="failing", messages=[{"role": "user", "content": message}], stream=True
     )
     deltas = []
     with pytest.raises(openai.APIError, match="no more today"):
         async for chunk in stream:
             deltas.append(chunk.choices[0].delta.content)
-    assert "".join(text or "" for text in deltas) == "one "
+    assert "".join(delta or "" for delta in deltas) == text
 
 
 @pytest.mark.parametrize(
@@ -329,13 +337,30 @@ async def test_reasoning_resets_the_silence_timeout(hub: Hub, tmp_path: Path, mo
 async def test_each_stop_reason_has_an_openai_finish_reason(
     client: AsyncOpenAI, reason: str, word: str, session: dict[str, str]
 ) -> None:
-    """Complete and streamed responses have the same reason; an incomplete usage is left out."""
+    """Complete and streamed responses have the same reason. A count that the agent does not report is an estimate."""
     request: Any = {"model": "ends", "messages": [{"role": "user", "content": reason}], "extra_body": session}
     whole = await client.chat.completions.create(**request)
-    assert (whole.choices[0].finish_reason, whole.choices[0].message.content, whole.usage) == (word, "so", None)
+    assert (whole.choices[0].finish_reason, whole.choices[0].message.content) == (word, "so")
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4, "estimated": 1}
+    assert whole.usage.to_dict() == usage
     stream = await client.chat.completions.create(**request, stream=True, stream_options={"include_usage": True})
     chunks = [chunk async for chunk in stream]
-    assert chunks[-2].choices[0].finish_reason == word and chunks[-1].usage is None
+    assert chunks[-2].choices[0].finish_reason == word and chunks[-1].usage.to_dict() == usage
+
+
+@pytest.mark.parametrize("session", [{}, {"sessionId": "s1"}])
+async def test_the_usage_of_an_agent_that_counts_nothing_is_an_estimate(
+    client: AsyncOpenAI, session: dict[str, str]
+) -> None:
+    """One token is four bytes of text; `estimated` says how many tokens are estimated. Some clients crash on null."""
+    request: Any = {"model": "echo", "messages": [{"role": "user", "content": "1234 678 \N{SNOWMAN}"}]}
+    whole = await client.chat.completions.create(**request, extra_body=session)
+    usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7, "estimated": 7}
+    assert whole.usage.to_dict() == usage
+    stream = await client.chat.completions.create(
+        **request, extra_body=session, stream=True, stream_options={"include_usage": True}
+    )
+    assert [chunk async for chunk in stream][-1].usage.to_dict() == usage
 
 
 async def post_completion(hub: Hub, body: dict[str, Any]) -> tuple[int, list[Any]]:
@@ -384,13 +409,14 @@ def test_each_failure_has_an_http_status() -> None:
     codes = {"model_aborted": 502, "model_timeout": 504, "model_rate_limited": 429, "model_refused": 422}
     codes |= {"model_unavailable": 503, "model_unreachable": 502, "agent_broken": 503, "agent_error": 422}
     for code, status in codes.items():
-        assert openai_chat.openai_error_of(AgentError("x", code)).status == status, code
-    assert openai_chat.openai_error_of(TimeoutError()).status == 504
+        assert openai_error_of(AgentError("x", code, retryable=True)).status == status, code
+        assert openai_error_of(AgentError("x", code)).status == 422, code
+    assert openai_error_of(TimeoutError()).status == 504
     for reason, status in (("timeout", 504), ("cancelled", 499), ("aborted", 503)):
-        with pytest.raises(openai_chat.OpenAIError) as refusal:
-            openai_chat.completion_body("m", "n", "half", reason, None)
+        with pytest.raises(OpenAIError) as refusal:
+            openai_chat.completion_body(AnswerForm(model="m"), "n", "half", reason, None)
         assert (refusal.value.status, refusal.value.body["error"]["code"]) == (status, reason)
-        (last,) = openai_chat.final_chunks({}, reason, None, True)
+        (last,) = openai_chat.final_chunks({}, reason, None)
         assert last["error"]["code"] == reason
 
 

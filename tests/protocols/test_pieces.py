@@ -31,7 +31,7 @@ from hub.messages import (
 )
 from hub.protocols import open_sized_protocol
 from hub.protocols.agui import AguiStream
-from hub.protocols.openai_chat import OpenAIStream
+from hub.protocols.openai_chat import AnswerForm, OpenAIStream
 from hub.protocols.sse import open_sse_protocol
 
 MOST = 4096
@@ -219,7 +219,7 @@ async def test_the_frame_limit_applies_over_http(hub: Hub, path: str, body: dict
 
 
 @pytest.mark.parametrize(
-    "stream", [AguiStream("r", "r", "s"), OpenAIStream("main", "r", False)], ids=["agui", "openai"]
+    "stream", [AguiStream("r", "r", "s"), OpenAIStream(AnswerForm(model="main"), "r")], ids=["agui", "openai"]
 )
 def test_no_event_of_a_run_over_http_is_longer(stream: AguiStream | OpenAIStream) -> None:
     stream.out_frame_bytes = MOST

@@ -89,7 +89,7 @@ def _operation(route: Route, prefix: str, refs_by_kind: dict[Any, Schema], compo
 
 def _path_parameters(route: Route) -> Iterator[Schema]:
     for name in re.findall(r"\{(\w+)", route.path):
-        example = "main" if route.path.startswith("/agents/") else "s1"
+        example = "main" if route.path.startswith(("/agents/", "/models/")) else "s1"
         yield {"name": name, "in": "path", "required": True, "schema": _schema(Id), "example": example}
 
 
@@ -151,14 +151,12 @@ def _responses(route: Route, refs_by_kind: dict[Any, Schema]) -> Schema:
         if code not in codes_by_status.setdefault(status, []):
             codes_by_status[status].append(code)
     for status, codes in codes_by_status.items():
-        kind = ErrorBody if status in ERROR_BODY_STATUSES else route.error_body
-        content = {"application/json": {"schema": refs_by_kind[kind]}}
+        content = {"application/json": {"schema": refs_by_kind[route.error_body]}}
         responses.setdefault(status, {"description": " or ".join(f"`{code}`" for code in codes), "content": content})
     return {str(status): responses[status] for status in sorted(responses)}
 
 
 OPEN_TAGS = ("Health", "Pages", "Documents")  # the tags of routes that need no sign-in
-ERROR_BODY_STATUSES = (500, 505)  # error_middleware reports these errors, always with an ErrorBody
 
 
 def _list_errors(route: Route) -> Iterator[tuple[str, int]]:

@@ -1,0 +1,120 @@
+"""Errors in the form of OpenAI's API, and what tells OpenAI's clients whether to repeat the request."""
+
+from collections.abc import Mapping
+from math import ceil
+
+from hub.errors import AgentError, HubError, IdReused, PrincipalQuotaExceeded, Unauthenticated, UnknownAgent
+from hub.messages.codes import RETRYABLE
+
+# The stop reasons of runs that were stopped before their end, with the HTTP status and the error text for clients.
+EARLY_ENDS: dict[str, tuple[int, str]] = {
+    "timeout": (504, "the answer took longer than the hub allows: try again, or ask for less"),
+    "cancelled": (499, "the answer was stopped before its end"),
+    "aborted": (503, "the hub stopped before the end of the answer: try again"),
+}
+# The HTTP status by the code of an agent's error, if the agent says that the client may try again. All other errors of
+# agents get 422, after which no client tries again.
+AGENT_ERROR_STATUS: dict[str, int] = {
+    "agent_broken": 503,
+    "storage_unavailable": 503,
+    "timeout": 504,
+    "aborted": 503,
+    "model_aborted": 502,
+    "model_rate_limited": 429,
+    "model_timeout": 504,
+    "model_unavailable": 503,
+    "model_unreachable": 502,
+}
+DEFAULT_RETRY_MS = 1000
+
+
+class OpenAIError(Exception):
+    """An error with OpenAI's body: `{"error": {"message", "type", "param", "code"}}`.
+
+    After a *final* error, the same request fails again, so clients must not repeat it. *retry_ms* is the time after
+    which the client may repeat the request.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        *,
+        is_final: bool = True,
+        retry_ms: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.is_final, self.retry_ms = status, is_final, retry_ms
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+    def make_headers(self) -> Mapping[str, str]:
+        """Return the headers about retries. Clients repeat most requests after 408, 409, 429 and 5xx."""
+        if self.is_final:
+            return {"x-should-retry": "false"}
+        retry_ms = self.retry_ms if self.retry_ms is not None or self.status not in (429, 503) else DEFAULT_RETRY_MS
+        if retry_ms is None:
+            return {}
+        return {"Retry-After": str(max(1, ceil(retry_ms / 1000))), "retry-after-ms": str(retry_ms)}
+
+
+def openai_error_of(error: Exception) -> OpenAIError:
+    """Convert a HubError, an AgentError or a TimeoutError to an OpenAIError. An OpenAIError is returned unchanged."""
+    if isinstance(error, OpenAIError):
+        return error
+    if isinstance(error, HubError):
+        return _convert_refusal(error)
+    if isinstance(error, AgentError) and error.code not in EARLY_ENDS:
+        return _convert_agent_error(error)
+    return early_end_error(error.code if isinstance(error, AgentError) else "timeout")
+
+
+def make_plain_error(status: int, message: str, code: str) -> OpenAIError:
+    """Return the error for a request that the server refuses, such as one to an unknown path."""
+    kind = "server_error" if status == 500 else "invalid_request_error"
+    return OpenAIError(status, kind, message, None, code, is_final=code not in RETRYABLE)
+
+
+def _convert_refusal(error: HubError) -> OpenAIError:
+    message = error.message
+    if isinstance(error, UnknownAgent):
+        return OpenAIError(404, "invalid_request_error", message, "model", "model_not_found")
+    if isinstance(error, Unauthenticated):
+        return OpenAIError(401, "invalid_request_error", message, None, "invalid_api_key")
+    if isinstance(error, PrincipalQuotaExceeded):
+        return OpenAIError(429, "insufficient_quota", message, None, error.code)
+    if isinstance(error, IdReused):  # not 409, after which clients repeat the request
+        return OpenAIError(422, "invalid_request_error", message, None, error.code)
+    kind = "rate_limit_error" if error.status == 429 else "invalid_request_error"
+    kind = kind if error.status < 500 else "server_error"
+    retry_ms = error.fields.get("retryAfterMs")
+    is_final = error.code not in RETRYABLE and retry_ms is None
+    return OpenAIError(error.status, kind, message, None, error.code, is_final=is_final, retry_ms=retry_ms)
+
+
+def _convert_agent_error(error: AgentError) -> OpenAIError:
+    status = AGENT_ERROR_STATUS.get(error.code, 422) if error.retryable else 422
+    kind = "rate_limit_error" if status == 429 else "server_error"
+    is_final, retry_ms = not error.retryable, error.retry_after_ms
+    return OpenAIError(status, kind, error.message, None, error.code, is_final=is_final, retry_ms=retry_ms)
+
+
+def early_end_error(reason: str) -> OpenAIError:
+    """Return the error for a stop reason of EARLY_ENDS. Only an answer that the hub itself aborted is worth a retry."""
+    status, message = EARLY_ENDS[reason]
+    return OpenAIError(status, "server_error", message, None, reason, is_final=reason != "aborted")
+
+
+def make_final(error: Exception) -> OpenAIError:
+    """Convert an error as openai_error_of() does. The client must not repeat the request, whatever the error is."""
+    openai_error = openai_error_of(error)
+    openai_error.is_final = True
+    return openai_error
+
+
+def dropped_answer_error() -> OpenAIError:
+    """Return the error for a repeated idempotency key whose answer retention has deleted."""
+    text = "the hub no longer stores the answer to this message: send the message with another idempotency key"
+    return OpenAIError(422, "invalid_request_error", text, None, "answer_gone")
