@@ -290,7 +290,7 @@ async def test_a_stream_begins_at_once_and_has_pings(hub: Hub) -> None:
         async with http.post(hub.url + PATH, json=body) as answer:
             assert answer.status == 200 and answer.headers["X-Accel-Buffering"] == "no"
             assert answer.headers["Content-Type"].startswith("text/event-stream")
-            lines = []
+            lines: list[str] = []
             while lines.count(": ping") < 3:
                 lines.append((await answer.content.readline()).decode().strip())
             gate.touch()
