@@ -98,7 +98,7 @@ async def post_completion(request: web.Request) -> web.StreamResponse:
     With `stream` the response is a stream of server-sent events that ends with `[DONE]`. If the client disconnects, the
     hub stops the agent. In a session, the run continues without the client.
     """
-    # Some parameters have longer integers (`seed`) and more keys (`logit_bias`). The hub checks those that it uses later.
+    # Some parameters have longer integers (`seed`) and more keys (`logit_bias`). What the hub uses is checked later.
     limits = limits_of(request)
     limits = attrs.evolve(limits, max_integer=MAX_SEED, object_keys=limits.conversation_bytes)
     body = await bodies.read_fields(request, CompletionRequest.example, limits.conversation_bytes, limits)
