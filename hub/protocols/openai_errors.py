@@ -25,7 +25,7 @@ AGENT_ERROR_STATUS: dict[str, int] = {
     "model_unavailable": 503,
     "model_unreachable": 502,
 }
-DEFAULT_RETRY_MS = 1000
+OPENAI_RETRY_MS = 1000
 
 
 class OpenAIError(Exception):
@@ -54,7 +54,7 @@ class OpenAIError(Exception):
         """Return the headers about retries. Clients repeat most requests after 408, 409, 429 and 5xx."""
         if self.is_final:
             return {"x-should-retry": "false"}
-        retry_ms = self.retry_ms if self.retry_ms is not None or self.status not in (429, 503) else DEFAULT_RETRY_MS
+        retry_ms = self.retry_ms if self.retry_ms is not None or self.status not in (429, 503) else OPENAI_RETRY_MS
         if retry_ms is None:
             return {}
         return {"Retry-After": str(max(1, ceil(retry_ms / 1000))), "retry-after-ms": str(retry_ms)}
