@@ -110,6 +110,8 @@ class Settings:
     log_format: LogFormat = "text"  # json: each line is an object
     metrics_host: NonEmptyText = "localhost"
     metrics_port: Port | None = None  # of a second address, for /metrics, /health and /ready without sign-in
+    otel: Switch = False  # send traces to the collector that the variables OTEL_... name
+    otel_content: Switch = False  # with the texts of messages, answers and tools
     access_log: Switch = False  # a line for each HTTP request, and two for each WebSocket
     direct_writes: Switch = True  # write frames directly to sockets, see hub/delivery/transport.py
     reload: Switch = False
@@ -120,6 +122,7 @@ class Settings:
         for is_wrong, problem in (
             (self.tls_certificate and not self.tls_key, MISSING_TLS_KEY),
             (self.tls_key and not self.tls_certificate, MISSING_CERTIFICATE),
+            (self.otel_content and not self.otel, MISSING_OTEL),
             (self.user_header and not self.trusted_proxies, MISSING_PROXIES),
             (self.jwt_issuer and not self.jwt_audience, MISSING_AUDIENCE),
             (self.jwt_issuer and not (self.jwt_keys or self.jwt_secret), MISSING_KEYS),
@@ -171,6 +174,7 @@ class ConfigError(Exception):
 
 MISSING_TLS_KEY = 'tls_certificate needs its key: set tls_key = "FILE" to the private key (PEM)'
 MISSING_CERTIFICATE = 'tls_key needs its certificate: set tls_certificate = "FILE" to the certificate (PEM)'
+MISSING_OTEL = "otel_content has no effect without otel: set otel = true to send traces"
 MISSING_PROXIES = (
     "user_header without trusted_proxies would let every client name its own user: set trusted_proxies = "
     '["ADDRESS"] to the address of the proxy'

@@ -20,7 +20,8 @@ from hub.adapters.chat_options import ChatEndpoint, LocateEndpoint, Options
 from hub.adapters.chat_stream import read_answer
 from hub.adapters.chat_window import window_messages
 from hub.errors import AgentError
-from hub.hosting.contract import AgentOutput, Run
+from hub.hosting.contract import AgentOutput, Finish, Run
+from hub.observe.tracing import trace_model_request
 
 MAX_RETRY_WAIT_MS = 10_000  # if Retry-After is longer, the user gets the error at once
 RETRY_CODES = {"model_rate_limited", "model_unavailable", "model_unreachable", "model_aborted"}
@@ -110,15 +111,19 @@ class ChatAgent:
             path=form.url.path, model=endpoint.model, options=frozenset(options), key_env=self.options.api_key_env
         )
         body = {"model": endpoint.model, "messages": window_messages(run, self.options), "stream": True, **options}
-        try:
-            async with post(self.http, form.url, data=orjson.dumps(body), headers=headers) as response:
-                if response.status != 200:
-                    raise await response_error(response, facts)
-                async with aclosing(read_answer(response.content, facts, self._reason_logger(run.agent))) as outputs:
-                    async for output in outputs:
-                        yield output
-        except (TimeoutError, aiohttp.ClientError, ValueError, RecursionError) as error:
-            raise connection_error(error, form.url) from None  # the cause may hold the request, and so the key
+        with trace_model_request(endpoint.model, form.url.host, form.url.port, headers) as span:
+            try:
+                async with post(self.http, form.url, data=orjson.dumps(body), headers=headers) as response:
+                    if response.status != 200:
+                        raise await response_error(response, facts)
+                    answer = read_answer(response.content, facts, self._reason_logger(run.agent))
+                    async with aclosing(answer) as outputs:
+                        async for output in outputs:
+                            if span is not None and isinstance(output, Finish):
+                                span.note_finish(output.reason, output.usage)
+                            yield output
+            except (TimeoutError, aiohttp.ClientError, ValueError, RecursionError) as error:
+                raise connection_error(error, form.url) from None  # the cause may hold the request, and so the key
 
     def _request_options(self) -> dict[str, Any]:
         options = self.options

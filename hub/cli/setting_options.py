@@ -46,6 +46,8 @@ SETTING_GROUPS: dict[str, dict[str, str]] = {
         "log_level": "The lowest level of the log lines that are written.",
         "log_format": "The form of the log lines.",
         "access_log": "Write a line for each HTTP request, and two for each WebSocket.",
+        "otel": "Send traces to the collector of OTEL_EXPORTER_OTLP_ENDPOINT.",
+        "otel_content": "Send the texts of messages, answers and tools with the traces.",
     },
     "Storage and speed": {
         "retention_days": "How many days the events of ended answers stay.",

@@ -17,6 +17,7 @@ from hub.hosting.hosted import Agent
 from hub.hosting.metering import AnswerMeters
 from hub.messages import Past, Request
 from hub.messages.requests import EMPTY_REQUEST
+from hub.observe.tracing import trace_origin
 from hub.protocols.reading import check_request
 from hub.sessions.usage import count_agent_tokens, make_usage
 
@@ -89,9 +90,12 @@ async def _open_counted_chunks(
 async def _open_chunks(hub: Hub, agent: Agent, run: RunView) -> AsyncIterator[OutputReader]:
     if (problem := hub.node.slots.find_reached_limit(agent)) is not None:
         raise Busy(problem, retryAfterMs=1000)
-    end_event, completions = asyncio.Event(), hub.node.completions
+    end_event, completions, span = asyncio.Event(), hub.node.completions, None
+    slot = hub.node.slots.take(agent)
+    if hub.node.tracing is not None:
+        span = hub.node.tracing.start_run({"run": run.id, "agent": agent.id}, run.message, trace_origin.get())
     try:
-        async with open_answer(hub.node.slots.take(agent), hub.limits, run, with_events=True) as reader:
+        async with open_answer(slot, hub.limits, run, span=span, with_events=True) as reader:
             completions[end_event] = reader
             yield reader
     finally:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import structlog
@@ -19,6 +19,9 @@ from hub.messages import StopReason
 from hub.observe.agents import run_ids
 from hub.pools import running_agent
 
+if TYPE_CHECKING:
+    from hub.observe.otel import AnswerSpan
+
 log = structlog.get_logger()
 
 
@@ -33,6 +36,7 @@ class AgentTask:
     *depth* is 0 for an answer to a client; a called answer has the depth of its caller plus 1. *calls* are the answers
     that this answer called, and that still run. They are cancelled when the code of this answer ends or is abandoned.
     *meters* measures the answers outside sessions: an answer shares it with the answers that it calls.
+    *span* is None before start(), and while `otel` is off.
     """
 
     slot: Slot
@@ -48,6 +52,7 @@ class AgentTask:
     calls: set["AgentTask"] = attrs.Factory(set)
     meters: AnswerMeters = attrs.Factory(AnswerMeters)
     is_cancelled: bool = False
+    span: "AnswerSpan | None" = None
 
     def __attrs_post_init__(self) -> None:
         self.deadlines = Deadlines(stop=self.stop, is_excused=self.is_excused)
@@ -56,13 +61,16 @@ class AgentTask:
     def agent(self) -> Agent:
         return self.slot.agent
 
-    def start(self, code: Coroutine[Any, Any, None]) -> None:
-        """Start the code, and the timers of its limits."""
+    def start(self, code: Coroutine[Any, Any, None], span: "AnswerSpan | None" = None) -> None:
+        """Start the code, and the timers of its limits. *span* is the current span of the code; the caller ends it."""
         marks, limits = self.agent.marks, self.limits
         self.deadlines.start(marks.time_limit or limits.run_seconds, marks.silence_limit or limits.silence_seconds)
         context = copy_context()
         context.run(running_agent.set, self.agent.id)
         context.run(run_ids.set, self.ids)
+        if span is not None:
+            self.span = span
+            context.run(span.enter)
         self.task = asyncio.create_task(code, name=f"run {self.ids['run']}", context=context)
         self.task.add_done_callback(self._on_done)
 

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
@@ -17,13 +17,17 @@ from hub.hosting.metering import AnswerMeters, Meter, count_bytes
 from hub.hosting.output import AGENT_EVENTS, call_agent, check_size, copy_event
 from hub.hosting.slots import Slot
 from hub.limits import Limits
-from hub.messages import Body, Interrupt, StopReason, ToolCallResult
+from hub.messages import FINISH_REASONS, Body, Interrupt, StopReason, ToolCallResult
 from hub.messages.requests import EMPTY_REQUEST
+
+if TYPE_CHECKING:
+    from hub.observe.otel import AnswerSpan
 
 STOP_TEXTS: dict[StopReason, str] = {
     "aborted": "the hub is stopping",
     "cancelled": "the credential of the request is no longer valid",
 }
+STOP_REASONS: tuple[StopReason, ...] = ("aborted", "cancelled", "timeout")  # with which stop() is called
 AnswerOutput = str | Finish | Body
 MAX_UNREAD = 16  # outputs; at this number the agent's code waits for its reader (backpressure)
 
@@ -44,7 +48,10 @@ async def _stream_texts(caller: AgentTask, run: Run, agent_id: str, message: str
     caller.check_can_call()
     # The called agent uses the questions and files of the caller's run.
     run = attrs.evolve(run, agent=agent_id, message=message, history=(), parts=(), metadata={}, request=EMPTY_REQUEST)
-    async with open_answer(slot, caller.limits, run, caller) as reader:
+    span = None
+    if caller.span is not None:
+        span = caller.span.start_call({**caller.ids, "agent": agent_id}, message)
+    async with open_answer(slot, caller.limits, run, caller, span=span) as reader:
         async for output in reader:
             if isinstance(output, str):
                 yield output
@@ -52,10 +59,17 @@ async def _stream_texts(caller: AgentTask, run: Run, agent_id: str, message: str
 
 @asynccontextmanager
 async def open_answer(
-    slot: Slot, limits: Limits, run: Run, caller: AgentTask | None = None, *, with_events: bool = False
+    slot: Slot,
+    limits: Limits,
+    run: Run,
+    caller: AgentTask | None = None,
+    *,
+    span: "AnswerSpan | None" = None,
+    with_events: bool = False,
 ) -> AsyncIterator["OutputReader"]:
     """Run an agent in *slot*, and yield an OutputReader over its output. When the agent's code ends, the slot is free.
 
+    *span* ends then, too; it is None while `otel` is off.
     The iteration raises AgentError if the agent fails, with the error code `timeout` if it reaches a time limit.
     With *with_events*, the iteration also yields the agent's events. Leaving the context cancels the agent, and waits
     until its code has ended or the grace time is over.
@@ -65,6 +79,7 @@ async def open_answer(
         meter=Meter(run.agent, count_bytes(run.message)),
         calls=CallRecorder(client_tools=run.request.tool_names, max_bytes=0),
         with_events=with_events,
+        span=span,
     )
     meters = AnswerMeters() if caller is None else caller.meters
     reader.agent_task = agent_task = AgentTask(
@@ -81,7 +96,7 @@ async def open_answer(
     calls = caller.calls if caller is not None else set()
     calls.add(agent_task)
     with meters.measure(reader.meter):
-        agent_task.start(reader.run_code())
+        agent_task.start(reader.run_code(), span)
         try:
             yield reader
         finally:
@@ -102,6 +117,7 @@ class OutputReader:
     meter: Meter
     calls: CallRecorder
     with_events: bool
+    span: "AnswerSpan | None" = None
     finish: Finish = Finish()
     agent_task: AgentTask = attrs.field(init=False)
     has_ended: asyncio.Event = attrs.Factory(asyncio.Event)
@@ -150,6 +166,8 @@ class OutputReader:
                     elif type(output) in AGENT_EVENTS and self.with_events:
                         await self._queue_event(output)
                     elif type(output) in AGENT_EVENTS or output is None:
+                        if self.span is not None:
+                            self.span.note_event(output)
                         await asyncio.sleep(0)  # an agent that yields no text must not block the loop
                     else:
                         raise bad_output_error(agent.id, output)
@@ -163,6 +181,8 @@ class OutputReader:
         size = len(text) if text.isascii() else len(encode_text(self.run.agent, text))
         self.meter.output_bytes += size
         self._count_bytes(size)
+        if self.span is not None:
+            self.span.note_text(text)
         await self._queue(text)
 
     async def _queue_event(self, event: Body) -> None:
@@ -171,6 +191,8 @@ class OutputReader:
         if not isinstance(body, ToolCallResult):
             check_size(self.run.agent, size, body.type, self.agent_task.limits.content_bytes)
         self.calls.add(body, "")
+        if self.span is not None:
+            self.span.note_event(body)
         await self._queue(body)
 
     def _count_bytes(self, size: int) -> None:
@@ -221,3 +243,17 @@ class OutputReader:
         """End the iteration after the unread outputs."""
         self.has_ended.set()
         self._has_output.set()
+        if self.span is not None:
+            self._end_span(self.span)
+
+    def _end_span(self, span: "AnswerSpan") -> None:
+        """End the span as a run of a session would end."""
+        code = getattr(self._error, "code", "agent_error") if self._error is not None else None
+        if code is not None:
+            reason = code if code in STOP_REASONS else "error"
+        elif self.agent_task.is_cancelled:
+            reason = "cancelled"
+        else:
+            chosen_reason = self.calls.choose_reason(self.finish.reason)
+            reason = next((reason for reason in FINISH_REASONS if reason == chosen_reason), "end_turn")
+        span.end(reason, code, self.finish.usage)

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 import structlog
 
+from hub import __version__
 from hub.delivery.channel import Channel, Subscription
 from hub.delivery.fanout import Fanout
 from hub.delivery.pages import PageCache
@@ -22,6 +24,7 @@ from hub.node.presence import PresenceNotifier
 from hub.node.recovering import recover_runs
 from hub.node.session_loader import SessionLoader
 from hub.observe.counters import Counters
+from hub.observe.tracing import open_tracing
 from hub.seams import Seams
 from hub.sessions.hosts import RunQuotas
 from hub.sessions.pace import Pace
@@ -31,6 +34,9 @@ from hub.storage.blobs import Files
 from hub.storage.log import Log
 from hub.storage.open_log import open_log
 from hub.storage.private import make_private
+
+if TYPE_CHECKING:
+    from hub.observe.otel import Tracing
 
 log = structlog.get_logger()
 
@@ -43,7 +49,8 @@ class Node:
 
     *is_ready* is True from the end of start() to drain(): then the hub admits chats. *is_draining* is True from drain()
     on. *completions* are the readers of the answers outside a session. The key of each reader is an event, which is set
-    when the client has received the end of the answer. *quotas* is None while sign-in is off.
+    when the client has received the end of the answer. *quotas* is None while sign-in is off. *tracing* is None before
+    start(), and while `otel` is off.
     """
 
     settings: Settings
@@ -61,6 +68,7 @@ class Node:
     presence: PresenceNotifier = attrs.field(init=False)
     loader: SessionLoader = attrs.field(init=False)
     quotas: RunQuotas | None = None
+    tracing: "Tracing | None" = None
     erasures: set[asyncio.Task[None]] = attrs.Factory(set)
     is_draining: bool = False
     is_ready: bool = False
@@ -107,7 +115,16 @@ class Node:
 
         If a step fails or is cancelled, close the agents, the files and the log, and raise the error of the step.
         """
-        await self.start_log()
+        self.tracing = open_tracing(self.settings, __version__)
+        try:
+            await self.start_log()
+            await self._start_parts()
+        except BaseException:
+            await self._close_tracing()
+            raise
+        self.is_ready = True
+
+    async def _start_parts(self) -> None:
         try:
             self.direct_writes = self.settings.direct_writes and await are_direct_writes_safe()
             await self.open_files()
@@ -118,7 +135,6 @@ class Node:
             await self.files.close()
             await self.log.close()
             raise
-        self.is_ready = True
 
     async def start_log(self) -> None:
         """Make the data folder, and open the log alone. close() ends this too."""
@@ -155,6 +171,11 @@ class Node:
         await self.agents.close()
         await self.files.close()
         await self.log.close()
+        await self._close_tracing()
+
+    async def _close_tracing(self) -> None:
+        if self.tracing is not None:
+            await self.tracing.close()
 
     @property
     def limits(self) -> Limits:

@@ -50,8 +50,9 @@ class AnswerWriter:
 
     *messages* are the finished messages, without the parts for their tool calls, which *calls* has. *message_id* is the
     id of the message that streams, or of the next one. *on_first_output* is called when the log holds and has delivered
-    the first output; then it is None. *finish* is the agent's last Finish. *pending_bytes* counts the bytes that the
-    log does not hold yet. *has_yielded* is True if the event loop has run other tasks since the run cleared the flag.
+    the first output; then it is None. *on_event* is called with each event that is not text, before the log holds it.
+    *finish* is the agent's last Finish. *pending_bytes* counts the bytes that the log does not hold yet. *has_yielded*
+    is True if the event loop has run other tasks since the run cleared the flag.
 
     All methods are called in the loop. They raise AgentError for output that is invalid or too large. A closed writer
     writes nothing.
@@ -67,6 +68,7 @@ class AnswerWriter:
     new_id: Callable[[str], str]
     calls: CallRecorder
     on_first_output: Callable[[], None] | None = None
+    on_event: Callable[[Body], None] | None = None
     messages: list[HistoryMessage] = attrs.Factory(list)
     finish: Finish = Finish()
     pending_bytes: int = 0
@@ -184,6 +186,8 @@ class AnswerWriter:
             self.end_stream()
             if isinstance(body, TOOL_EVENTS):
                 self._record_call(body)
+        if self.on_event is not None:
+            self.on_event(body)
         self.pending_bytes += size
         self.outbox.put(PendingEvent(self.agent_id, self.run_id, body, on_result=lambda _: self._on_logged(size)))
 

@@ -20,6 +20,7 @@ from hub.messages import (
     find_request,
 )
 from hub.messages.parts import parts_to_json
+from hub.observe.tracing import trace_origin
 from hub.sessions.pending import PendingEvent
 from hub.sessions.tool_results import RunBasis
 from hub.storage.records import ChatRecord, RunRecord
@@ -69,7 +70,10 @@ def make_run_record(
     removal: Removal | None,
     basis: RunBasis,
 ) -> RunRecord:
-    """Return the record of a queued run. *head* is the last seq of its session."""
+    """Return the record of a queued run. *head* is the last seq of its session.
+
+    Call this in the context of the request, which may have a trace.
+    """
     message = removal.reused_message if removal else None
     return RunRecord(
         runId=ids.run,
@@ -86,6 +90,7 @@ def make_run_record(
         metadata=message.metadata if message else chat.metadata,
         request=basis.request,
         parentRunId=basis.parent_run_id,
+        trace=trace_origin.get() or msgspec.UNSET,
     )
 
 

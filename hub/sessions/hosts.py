@@ -18,6 +18,7 @@ from hub.storage.blobs import Files
 from hub.storage.log import Log
 
 if TYPE_CHECKING:
+    from hub.observe.otel import Tracing
     from hub.sessions.run import ActiveRun
     from hub.sessions.session import LiveSession
 
@@ -45,7 +46,10 @@ class RunQuotas(Protocol):
 
 
 class SessionHost(Protocol):
-    """The parts of the node that its sessions use. *quotas* is None while sign-in is off: then no usage is counted."""
+    """The parts of the node that its sessions use. *quotas* is None while sign-in is off: then no usage is counted.
+
+    *tracing* is None while `otel` is off.
+    """
 
     log: Log
     agents: Agents
@@ -54,6 +58,7 @@ class SessionHost(Protocol):
     slots: Slots
     seams: Seams
     quotas: RunQuotas | None
+    tracing: "Tracing | None"
 
     @property
     def limits(self) -> Limits: ...

@@ -21,7 +21,7 @@ from hub.sessions.answer_writer import AnswerWriter
 from hub.sessions.hosts import RunOwner, RunPlace, SessionHost
 from hub.sessions.pending import PendingEvent
 from hub.sessions.questions import Questions
-from hub.sessions.run_timer import RunTimer
+from hub.sessions.run_observer import RunObserver
 from hub.sessions.usage import count_agent_tokens, count_run_tokens, make_usage
 from hub.sessions.view import make_view
 from hub.storage.records import RunRecord
@@ -82,7 +82,7 @@ class ActiveRun:
     stop_reason: StopReason | None = None
     place: RunPlace | None = None
     usage: tuple[UsageRecord, ...] = ()
-    timer: RunTimer = attrs.field(init=False)
+    observer: RunObserver = attrs.field(init=False)
     questions: Questions = attrs.field(init=False)
     writer: AnswerWriter = attrs.field(init=False)
     _agent_task: AgentTask | None = None
@@ -90,7 +90,7 @@ class ActiveRun:
 
     def __attrs_post_init__(self) -> None:
         record, host, owner = self.record, self.host, self.owner
-        self.timer = RunTimer(record.agentId, host.counters.answers)
+        self.observer = RunObserver(record, host.counters.answers, host.tracing)
         self.writer = AnswerWriter(
             agent_id=record.agentId,
             run_id=record.runId,
@@ -101,7 +101,8 @@ class ActiveRun:
             file_access=owner.file_access,
             new_id=host.seams.new_id,
             calls=make_recorder(record, host.limits),
-            on_first_output=self.timer.note_first_output,
+            on_first_output=self.observer.note_first_output,
+            on_event=self.observer.note_event if host.tracing is not None else None,
         )
         self.questions = Questions(
             agent=record.agentId,
@@ -158,8 +159,8 @@ class ActiveRun:
         if self.state is not RunState.STARTING:  # the run was stopped or suspended during the commit
             return
         self._enter(RunState.RUNNING)
-        self.timer.note_call()
-        self.agent_task.start(self._run_code(self.agent_task))
+        span = self.observer.note_call()
+        self.agent_task.start(self._run_code(self.agent_task), span)
 
     def stop(self, reason: StopReason) -> None:
         """End the run for *reason*: at once if its code does not run, else when the code or the grace time has ended.
@@ -180,6 +181,7 @@ class ActiveRun:
         """Stop the run without logging an end. If the log holds the run, the next start of the hub recovers it."""
         if not self.has_ended:
             self._enter(RunState.ENDED)
+            self.observer.note_suspension()
         self.writer.close()
         self.questions.discard()
         if self._agent_task is not None:
@@ -263,8 +265,8 @@ class ActiveRun:
     def _end(self, reason: StopReason, error: AgentError | None = None) -> None:
         has_started = self.state is not RunState.QUEUED
         self._enter(RunState.ENDED)
-        self.timer.note_end()
         last_id = self.writer.end()
+        self.observer.note_end(reason, error, self.writer)
         if self._agent_task is not None and self._agent_task.task is None:
             self._agent_task.cancel()
         agent, events = self.record.agentId, []

@@ -56,6 +56,7 @@ class Schedule:
         self.on_change()
 
     def on_run_end(self, run: ActiveRun) -> None:
+        run.observer.note_logged_end()
         self.remove(run)
         self.on_change()
 

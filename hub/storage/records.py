@@ -4,12 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from hub.access.records import UsageRecord
 from hub.ids import Key
 from hub.messages import Author, Event, HistoryMessage, Request
 from hub.messages.parts import JsonParts
+from hub.observe.tracing import TraceOrigin
 
 
 @attrs.frozen
@@ -117,7 +118,7 @@ class RunRecord(Struct, frozen=True):
     *after* is a seq before the run's first event: retention keeps the later events. If *waits_for_session* is True,
     the queued run waits for all earlier runs of its session. Otherwise the queued run waits for the earlier runs of its
     agent, and for the earlier runs with *waits_for_session*. *parentRunId* is the run whose tool calls have their
-    results in the message.
+    results in the message. *trace* is set only while `otel` is on.
     """
 
     runId: str
@@ -135,6 +136,7 @@ class RunRecord(Struct, frozen=True):
     metadata: dict[str, Any] | None = None
     request: Request | None = None
     parentRunId: str | None = None
+    trace: TraceOrigin | UnsetType = UNSET
 
 
 @attrs.frozen(kw_only=True)

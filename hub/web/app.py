@@ -41,6 +41,7 @@ from hub.web.routes import (
     json_response,
     make_error_headers,
 )
+from hub.web.trace_headers import trace_middleware
 from hub.web.websocket import SOCKETS_KEY, SocketQuery, close_socket, serve_websocket
 
 log = structlog.get_logger()
@@ -202,7 +203,10 @@ def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
     Raises ConfigError for wrong `jwt_*`, and for a `base_path` of which the hub has pages itself.
     """
     protocol_names()  # import the protocols of other packages now, not while the first client waits
-    app = web.Application(middlewares=[error_middleware, make_doorkeeper(hub, echo.REFUSAL_HANDLERS)])
+    middlewares = [error_middleware, make_doorkeeper(hub, echo.REFUSAL_HANDLERS)]
+    if hub.settings.otel:
+        middlewares.append(trace_middleware)
+    app = web.Application(middlewares=middlewares)
     app[HUB_KEY] = hub
     app[SOCKETS_KEY] = {}
     hub.close_socket = partial(close_socket, app)

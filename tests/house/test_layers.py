@@ -157,6 +157,14 @@ def test_only_the_sqlite_driver_imports_sqlite() -> None:
     assert not stray
 
 
+def test_only_two_modules_import_opentelemetry() -> None:
+    """They are imported only while `otel` is on, because its packages are an extra."""
+    assert modules_that_import("opentelemetry") == {"hub.observe.otel", "hub.observe.tool_spans"}
+    for module in MODULES:
+        names = imports(module, import_time_nodes(parse(module)))
+        assert module == "hub.observe.otel" or not names & {"hub.observe.otel", "hub.observe.tool_spans"}, module
+
+
 def trees_of_test_files() -> Iterator[tuple[str, ast.Module]]:
     """Yield the path of each file in tests/, and its syntax tree."""
     for path in sorted(TESTS.rglob("*.py")):
