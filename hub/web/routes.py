@@ -160,7 +160,8 @@ def _as_tuple(response: Any) -> tuple[Any, ...]:
 
 def json_fields(value: Any) -> dict[str, Any]:
     """Return the fields of an attrs instance for JSON, without those that are None."""
-    return attrs.asdict(value, filter=lambda _, field: field is not None)
+    fields = attrs.asdict(value, filter=lambda _, field: field is not None)
+    return cast(dict[str, Any], msgspec.to_builtins(fields))  # attrs leaves parts of messages as they are
 
 
 def json_response(value: Any, status: int = 200) -> web.Response:

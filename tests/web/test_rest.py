@@ -17,6 +17,16 @@ async def failing(message: str):
     raise ValueError(message)
 """
 
+CALLING = """
+from hub import Finish, ToolCallArgs, ToolCallEnd, ToolCallStart
+
+async def calling(message: str):
+    yield ToolCallStart("c1", "search")
+    yield ToolCallArgs("c1", message)
+    yield ToolCallEnd("c1")
+    yield Finish("tool_calls")
+"""
+
 AGAIN = """
 import asyncio, pathlib
 from hub import agent
@@ -33,6 +43,7 @@ async def again(message: str):
 @pytest.fixture
 async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
     hub.agent("failing.py", FAILING)
+    hub.agent("calling.py", CALLING)
     await hub.start()
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
         yield http
@@ -71,6 +82,13 @@ async def test_wait_returns_the_complete_answer(http: aiohttp.ClientSession) -> 
     _, failed = await post(http, "sessions/s1/chat?wait=true", {"agentId": "failing", "message": "secret"})
     assert (failed["content"], failed["stopReason"], failed["error"]["code"]) == ("one ", "error", "agent_error")
     assert "secret" not in failed["error"]["message"]
+
+
+async def test_wait_returns_the_tool_calls_for_the_client(http: aiohttp.ClientSession) -> None:
+    status, answer = await post(http, "sessions/s1/chat?wait=true", {"agentId": "calling", "message": "{}"})
+    assert (status, answer["stopReason"]) == (200, "tool_calls")
+    call = {"type": "tool_call", "toolCallId": "c1", "toolCallName": "search", "arguments": "{}"}
+    assert answer["toolCalls"] == [call]
 
 
 async def test_a_restarted_answer_has_no_text_of_its_first_attempt(hub: Hub) -> None:
