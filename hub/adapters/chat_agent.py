@@ -5,7 +5,6 @@ import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any
 
 import aiohttp
 import attrs
@@ -14,10 +13,13 @@ import structlog
 from yarl import URL
 
 from hub.adapters.chat_address import post
+from hub.adapters.chat_calls import ToolCalls
 from hub.adapters.chat_errors import OptionRefused, RequestFacts, WrongAddress, connection_error, response_error
 from hub.adapters.chat_form import RequestForm
 from hub.adapters.chat_options import ChatEndpoint, LocateEndpoint, Options
-from hub.adapters.chat_stream import read_answer
+from hub.adapters.chat_parts import load_files
+from hub.adapters.chat_request import list_client_options, make_options
+from hub.adapters.chat_stream import AnswerReader, read_answer
 from hub.adapters.chat_window import window_messages
 from hub.errors import AgentError
 from hub.hosting.contract import AgentOutput, Finish, Run
@@ -32,11 +34,16 @@ log = structlog.get_logger(__name__)
 
 @attrs.define(eq=False, kw_only=True)
 class ChatAgent:
-    """An agent that sends the conversation to an endpoint, and yields the answer of the model."""
+    """An agent that sends the conversation to an endpoint, and yields the answer of the model.
+
+    The model gets the tools of clients only with *takes_tools*, and images and other parts only with *takes_parts*.
+    """
 
     options: Options
     http: aiohttp.ClientSession
     locate: LocateEndpoint
+    takes_tools: bool = True
+    takes_parts: bool = True
     _forms: dict[URL, RequestForm] = attrs.Factory(dict)  # the adapted forms in use, by configured URL
     _logged_reasons: set[str] = attrs.Factory(set)
 
@@ -46,6 +53,7 @@ class ChatAgent:
         A failure before the first output is retried with backoff, if a retry may help.
         """
         attempt, has_output = 0, False
+        run = await load_files(run) if self.takes_parts else run
         while True:
             try:
                 async with aclosing(self._request_with_adaptation(run)) as outputs:
@@ -91,7 +99,7 @@ class ChatAgent:
                         yield output
                 return
             except (WrongAddress, OptionRefused) as error:
-                next_form = form.adapt(error)
+                next_form = form.adapt(error, list_client_options(run.request))
                 if has_output or next_form is None or next_form in forms:
                     for url in dict.fromkeys(form.url.with_query(None) for form in forms):
                         error.add_note(f"at {url}")
@@ -106,33 +114,26 @@ class ChatAgent:
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if endpoint.authorization:
             headers["Authorization"] = endpoint.authorization
-        options = form.apply(self._request_options())
+        options = form.apply(make_options(self.options, run.request, takes_tools=self.takes_tools))
         facts = RequestFacts(
             path=form.url.path, model=endpoint.model, options=frozenset(options), key_env=self.options.api_key_env
         )
-        body = {"model": endpoint.model, "messages": window_messages(run, self.options), "stream": True, **options}
+        messages = window_messages(run, self.options, takes_parts=self.takes_parts)
+        body = {"model": endpoint.model, "messages": messages, "stream": True, **options}
+        calls = ToolCalls(run_id=run.id, used_ids={call.id for past in run.history for call in past.tool_calls})
+        reader = AnswerReader(request=facts, report_unknown_reason=self._reason_logger(run.agent), calls=calls)
         with trace_model_request(endpoint.model, form.url.host, form.url.port, headers) as span:
             try:
                 async with post(self.http, form.url, data=orjson.dumps(body), headers=headers) as response:
                     if response.status != 200:
                         raise await response_error(response, facts)
-                    answer = read_answer(response.content, facts, self._reason_logger(run.agent))
-                    async with aclosing(answer) as outputs:
+                    async with aclosing(read_answer(response.content, reader)) as outputs:
                         async for output in outputs:
                             if span is not None and isinstance(output, Finish):
                                 span.note_finish(output.reason, output.usage)
                             yield output
             except (TimeoutError, aiohttp.ClientError, ValueError, RecursionError) as error:
                 raise connection_error(error, form.url) from None  # the cause may hold the request, and so the key
-
-    def _request_options(self) -> dict[str, Any]:
-        options = self.options
-        return {
-            "stream_options": {"include_usage": True} if options.stream_options else None,
-            options.max_tokens_name: options.max_tokens,
-            "temperature": options.temperature,
-            "frequency_penalty": options.frequency_penalty,
-        }
 
     def _remember_form(self, agent: str, endpoint: ChatEndpoint, form: RequestForm) -> None:
         """Use this form from now on. If it is another form than before, log how to change the agent's file."""

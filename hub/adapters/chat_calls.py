@@ -24,13 +24,16 @@ def calls_of(delta: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"function": delta["function_call"]}
 
 
-@attrs.define
+@attrs.define(kw_only=True)
 class ToolCalls:
     """The tool calls of one answer. The endpoint names a call by an index; the events of the hub name it by an id.
 
-    Gemini's endpoint sends no index, or 0 for each call: a new id then means a new call.
+    Gemini's endpoint sends no index, or 0 for each call: a new id then means a new call. Some endpoints send no id, or
+    use an id again in the next answer. In the hub's events each id is unique: *used_ids* are those of earlier answers.
     """
 
+    run_id: str
+    used_ids: set[str]
     _ids_by_index: dict[Any, tuple[str, str]] = attrs.Factory(dict)  # the endpoint's id, and the id of the hub's events
     _last_index: Any = None
     _joiner: SurrogateJoiner = attrs.Factory(SurrogateJoiner)
@@ -45,7 +48,10 @@ class ToolCalls:
         self._last_index = index
         known_id = self._ids_by_index[index][0] if index in self._ids_by_index else None
         if known_id is None or (endpoint_id and known_id and known_id != endpoint_id):
-            call_id = join_surrogates(endpoint_id) or f"call-{len(self.ids) + 1}"
+            call_id = join_surrogates(endpoint_id) or "call"
+            if not endpoint_id or call_id in self.used_ids:
+                call_id = f"{call_id}-{self.run_id}-{len(self.ids) + 1}"
+            self.used_ids.add(call_id)
             self._ids_by_index[index] = endpoint_id, call_id
             self.ids.append(call_id)
             yield ToolCallStart(call_id, join_surrogates(_string(function.get("name"))))

@@ -125,8 +125,9 @@ def _error_by_option(status: int | None, body: Any, request: RequestFacts) -> Ag
     offsets = {name: match.start() for name in patterns if (match := re.search(patterns[name], text, re.IGNORECASE))}
     if not offsets:
         return None
-    refusal = OptionRefused(_refused_message(status or 200), "model_refused")
-    refusal.option = min(offsets, key=offsets.__getitem__)
+    option = min(offsets, key=offsets.__getitem__)
+    refusal = OptionRefused(f"The model's endpoint refused `{option}`: leave it out, or change it.", "model_refused")
+    refusal.option = option
     return refusal
 
 

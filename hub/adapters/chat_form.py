@@ -31,15 +31,20 @@ class RequestForm:
         by_name = {names.get(name, name): value for name, value in options.items() if value is not None}
         return {name: value for name, value in by_name.items() if name is not None}
 
-    def adapt(self, refusal: WrongAddress | OptionRefused) -> "RequestForm | None":
+    def adapt(
+        self, refusal: WrongAddress | OptionRefused, client_options: frozenset[str] = frozenset()
+    ) -> "RequestForm | None":
         """Return the form to try after a refusal.
 
-        Return None if REPLACEMENTS lacks the refused option, or if the option is itself a replacement.
+        Return None if REPLACEMENTS lacks the refused option, or if the option is itself a replacement. An option of
+        *client_options* is not left out: the client gets the error, and other clients' requests stay as they are.
         """
         if isinstance(refusal, WrongAddress):
             return attrs.evolve(self, url=toggle_version(self.url))
         option = refusal.option
         if option not in REPLACEMENTS or option in dict(self.replacements).values():
+            return None
+        if REPLACEMENTS[option] is None and option in client_options:
             return None
         return attrs.evolve(self, replacements=(*self.replacements, (option, REPLACEMENTS[option])))
 

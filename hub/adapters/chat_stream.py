@@ -32,17 +32,14 @@ LEADING_BLANKS = b"\xef\xbb\xbf \t\r\n"  # before a body; the first three bytes 
 MAX_BODY_BYTES = 16 * 1024 * 1024  # the limit of one event, and of a body that is not a stream
 
 
-async def read_answer(
-    stream: aiohttp.StreamReader, request: RequestFacts, report_unknown_reason: Callable[[str], None]
-) -> AsyncGenerator[AgentOutput, None]:
+async def read_answer(stream: aiohttp.StreamReader, reader: "AnswerReader") -> AsyncGenerator[AgentOutput, None]:
     """Yield the endpoint's output, then its Finish.
 
-    Calls *report_unknown_reason* for a `finish_reason` that END_REASONS lacks. Raises AgentError if the endpoint
+    Raises AgentError if the endpoint
     failed, or if its stream ended too early. Raises ValueError for invalid JSON, and for an event or a body that is too
     long. Raises RecursionError for JSON that is nested too deeply. Raises ClientError or TimeoutError if the connection
     failed before the `finish_reason`.
     """
-    reader = AnswerReader(request=request, report_unknown_reason=report_unknown_reason)
     try:
         async with aclosing(decode_events(stream)) as events:
             async for event in events:
@@ -113,12 +110,13 @@ def parse_documents(data: str) -> list[Any]:
 class AnswerReader:
     """The state of one answer.
 
-    *reason* is the endpoint's `finish_reason` in lower case; it is empty until the endpoint sends one. *is_done* is
-    True after `[DONE]`.
+    *report_unknown_reason* is called for a `finish_reason` that END_REASONS lacks. *reason* is the endpoint's
+    `finish_reason` in lower case; it is empty until the endpoint sends one. *is_done* is True after `[DONE]`.
     """
 
     request: RequestFacts
     report_unknown_reason: Callable[[str], None]
+    calls: ToolCalls
     reason: str = ""
     is_done: bool = False
     _has_output: bool = False
@@ -127,7 +125,6 @@ class AnswerReader:
     _is_complete: bool = False  # a complete message came: such an answer needs no finish_reason and no [DONE]
     _token_counts: TokenCounts = attrs.Factory(TokenCounts)
     _joiner: SurrogateJoiner = attrs.Factory(SurrogateJoiner)
-    _calls: ToolCalls = attrs.Factory(ToolCalls)
 
     def read(self, event: ServerSentEvent) -> Iterator[AgentOutput]:
         """Yield the output of an event.
@@ -160,7 +157,7 @@ class AnswerReader:
         for kind, text in read_texts(delta):
             yield from self._output(kind, self._joiner.join(kind, text))
         for call in calls_of(delta):
-            yield from self._calls.add(call)
+            yield from self.calls.add(call)
 
     def _output(self, kind: DeltaKind, text: str) -> Iterator[AgentOutput]:
         if text:
@@ -181,7 +178,7 @@ class AnswerReader:
             raise wrong_address_error() if self._is_body else truncated_error()
         if self.reason and self.reason not in END_REASONS:
             self.report_unknown_reason(self.reason)
-        yield from self._calls.end()
+        yield from self.calls.end()
         if reason == "end_turn":  # some endpoints send `stop` for a refusal or a tool call
-            reason = "refused" if self._has_refusal else "tool_calls" if self._calls.ids else reason
+            reason = "refused" if self._has_refusal else "tool_calls" if self.calls.ids else reason
         yield Finish(reason, self._token_counts.usage())

@@ -29,7 +29,7 @@ NO_MODEL_ANSWER = (
     "hub."
 )
 
-__all__ = ["Options", "check", "open"]
+__all__ = ["Options", "check", "open", "takes_tools"]
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +59,11 @@ def check(options: Options) -> ChatEndpoint | None:
     _check_options(options)
     base_url = options.base_url or os.environ.get("OPENAI_BASE_URL") or _openai_url(options)
     return remote_endpoint(options, base_url) if base_url else None
+
+
+def takes_tools(options: Options) -> bool:
+    """Return whether the model gets the tools of clients: the local model does not. Raises the errors of check()."""
+    return check(options) is not None
 
 
 def _check_options(options: Options) -> None:
@@ -121,7 +126,8 @@ async def open_local(options: Options, paths: AgentPaths) -> AsyncIterator[Answe
         return ChatEndpoint(url, local_model.MODEL_NAME, f"Bearer {child.key}")
 
     async with local_model.share(paths.cache, paths.data) as model, _http_session(options, is_local=True) as http:
-        yield ChatAgent(options=local_options, http=http, locate=locate).answer
+        agent = ChatAgent(options=local_options, http=http, locate=locate, takes_tools=False, takes_parts=False)
+        yield agent.answer
 
 
 async def answer_without_model(run: Run) -> AsyncIterator[AgentOutput]:

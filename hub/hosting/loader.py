@@ -17,7 +17,7 @@ import msgspec
 
 from hub.errors import AgentError
 from hub.extras import make_install_command
-from hub.hosting.contract import Adapter, AgentPaths, Marks
+from hub.hosting.contract import Adapter, AgentPaths, AnswerFunction, Marks
 from hub.hosting.functions import LoadError, bind_arguments, find_function, iterate_async, iterate_plain
 from hub.hosting.hosted import Agent
 from hub.hosting.importing import run_import
@@ -52,10 +52,12 @@ async def load_toml_agent(path: Path, paths: AgentPaths, stack: AsyncExitStack |
         keys = {key: table.pop(key) for key in attrs.fields_dict(CommonKeys) if key in table}
         common = msgspec.convert(keys, CommonKeys)
         options = _convert_options(path.name, table, adapter.Options)
-        marks = common.marks if "tools" in keys else attrs.evolve(common.marks, tools=_takes_tools(adapter, options))
+        takes_tools = _takes_tools(adapter, options)
+        marks = common.marks if "tools" in keys else attrs.evolve(common.marks, tools=takes_tools)
         agent = Agent(id=paths.agent, description=to_one_line(common.description), marks=marks, source=path.name)
         if stack is not None:
-            agent.async_function = await stack.enter_async_context(adapter.open(options, paths))
+            answer = await stack.enter_async_context(adapter.open(options, paths))
+            agent.async_function = answer if marks.tools or not takes_tools else _hide_tools(answer)
         elif hasattr(adapter, "check"):
             adapter.check(options)
     except (ValueError, AgentError) as error:
@@ -71,6 +73,11 @@ def _takes_tools(adapter: Adapter, options: Any) -> bool:
     """Return whether an agent of an adapter takes the tools of clients, unless its TOML file says otherwise."""
     takes_tools = getattr(adapter, "takes_tools", None)
     return takes_tools is not None and bool(takes_tools(options))
+
+
+def _hide_tools(answer: AnswerFunction) -> AnswerFunction:
+    """Return an answer function without the tools of clients, for an agent whose TOML file has `tools = false`."""
+    return lambda run: answer(attrs.evolve(run, request=attrs.evolve(run.request, tools=(), tool_choice=None)))
 
 
 def _find_adapter(name: str, kind: object) -> Adapter:

@@ -1,0 +1,95 @@
+"""Convert the parts of messages to the content of OpenAI's chat completions."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from hub.errors import AgentError
+from hub.hosting.contract import Run
+
+Content = str | list[dict[str, Any]]
+
+IMAGE_DETAILS = ("low", "high", "auto")
+AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/wave": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
+
+
+def make_content(text: str, parts: Sequence[Mapping[str, Any]]) -> Content:
+    """Return the content of a message: its text, followed by the parts that an endpoint may understand.
+
+    If the parts contain the text, they are sent in their own order, without the text.
+    """
+    converted = [content for part in parts if (content := _convert_part(part)) is not None]
+    texts = [content["text"] for content in converted if content["type"] == "text"]
+    if len(texts) == len(converted):
+        return text or "".join(texts)
+    if text and "".join(texts) != text:
+        converted = [_text(text), *(content for content in converted if content["type"] != "text")]
+    return converted
+
+
+def join_contents(contents: Sequence[Content]) -> Content:
+    """Return one content for several messages of one role."""
+    if all(isinstance(content, str) for content in contents):
+        return "\n\n".join(map(str, contents))
+    return [part for content in contents for part in ([_text(content)] if isinstance(content, str) else content)]
+
+
+async def load_files(run: Run) -> Run:
+    """Return the run with the bytes of its `binary` parts that name files of the session. Missing files are skipped."""
+    parts = [await _load_file(run, part) for part in run.parts]
+    return attrs.evolve(run, parts=parts) if parts else run
+
+
+async def _load_file(run: Run, part: Mapping[str, Any]) -> Mapping[str, Any]:
+    if part["type"] != "binary" or part.get("url") or part.get("data"):
+        return part
+    try:
+        data = await run.file(part["id"])
+    except AgentError:
+        return part
+    return {**part, "data": base64.b64encode(data).decode()}
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _convert_part(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a part in OpenAI's form, or None if that has no such part."""
+    kind, source, mime_type = _find_kind(part), part.get("source", part), part.get("mimeType", "")
+    source = {"type": "url", "value": part["url"]} if part.get("url") else source
+    source = {"type": "data", "value": part["data"], "mimeType": mime_type} if part.get("data") else source
+    if kind == "text":
+        return _text(part["text"])
+    if kind == "image" and (url := _make_url(source)):
+        detail = metadata.get("detail") if isinstance(metadata := part.get("metadata"), Mapping) else None
+        return {
+            "type": "image_url",
+            "image_url": {"url": url} | ({"detail": detail} if detail in IMAGE_DETAILS else {}),
+        }
+    if kind == "audio" and source.get("type") == "data" and source["mimeType"] in AUDIO_FORMATS:
+        audio = {"data": source["value"], "format": AUDIO_FORMATS[source["mimeType"]]}
+        return {"type": "input_audio", "input_audio": audio}
+    if kind == "document" and source.get("type") == "file":
+        return {"type": "file", "file": {"file_id": source["value"]}}
+    if kind == "document" and source.get("type") == "data":
+        return {"type": "file", "file": {"file_data": _make_url(source), "filename": part.get("filename", "document")}}
+    return None
+
+
+def _find_kind(part: Mapping[str, Any]) -> str:
+    """Return the type of a part. That of a `binary` part depends on its media type."""
+    if part["type"] != "binary":
+        return str(part["type"])
+    family = part["mimeType"].partition("/")[0]
+    return family if family in ("image", "audio", "video") else "document"
+
+
+def _make_url(source: Mapping[str, Any]) -> str | None:
+    """Return the URL of a source; data becomes a URL of the scheme `data`. A file of a provider has no URL."""
+    if source.get("type") == "data":
+        return f"data:{source['mimeType']};base64,{source['value']}"
+    is_public = source.get("type") == "url" and source["value"].startswith(("https://", "http://", "data:"))
+    return source["value"] if is_public else None
