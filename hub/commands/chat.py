@@ -13,6 +13,7 @@ from hub.commands.scopes import DEFAULT_AGENT
 from hub.errors import BadFrame, Draining
 from hub.hosting.hosted import Agent
 from hub.messages import Accepted, Chat, RunOutcome, find_request
+from hub.messages.parts import has_results
 from hub.protocols.reading import check_request
 from hub.sessions.session import LiveSession
 
@@ -43,24 +44,26 @@ def _answer_sender(client: ClientHandle | None, session: LiveSession, command: C
         client.hub.node.registry.deliver_whole_messages(client.connection, channel, run_id, accepted.seq, is_new)
 
 
-def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent, str]:
+def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[Agent | None, str]:
     """Return the agent and the session id for a chat.
 
-    If the chat names no session, use the client's default session, or else the client's own session for the agent.
-    Without a client, use a new id. Raises UnknownAgent, AgentBroken, and BadFrame, also for a bad request of the chat.
+    The agent is None for the results of tool calls without an `agentId`: the agent of the calls gets them. If the chat
+    names no session, use the client's default session, or else the client's own session for the agent. Without a
+    client, use a new id. Raises UnknownAgent, AgentBroken, and BadFrame, also for a bad request of the chat.
     """
     if (request := find_request(command)) is not None:
         check_request(request, hub.limits)
-    default_agent = client.agent if client is not None else DEFAULT_AGENT
-    agent = hub.node.agents.get_working(default_agent if command.agentId is None else command.agentId)
+    agent_id = command.agentId or (client.agent if client is not None else DEFAULT_AGENT)
+    is_agent_open = command.agentId is None and has_results(command.parts)
+    agent = None if is_agent_open else hub.node.agents.get_working(agent_id)
     session_id = command.sessionId or (client.session if client else None)
     if session_id is None and command.clientMsgId is not None:
         raise BadFrame("a chat with clientMsgId needs sessionId: it runs once in that session", ref=command.ref)
     if session_id is None and client is not None:
-        session_id = client.own_sessions.get(agent.id)
+        session_id = client.own_sessions.get(agent_id)
         if session_id is None:
             session_id = hub.node.seams.new_id("s")
-            client.own_sessions = {**client.own_sessions, agent.id: session_id}
+            client.own_sessions = {**client.own_sessions, agent_id: session_id}
     return agent, session_id or hub.node.seams.new_id("s")
 
 

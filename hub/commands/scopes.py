@@ -10,6 +10,7 @@ import attrs
 
 from hub.commands.client import ClientHandle
 from hub.messages import Chat, Edit, Fork, Regenerate, Subscribe, Unsubscribe
+from hub.messages.parts import has_results
 
 DEFAULT_AGENT = "main"
 
@@ -58,7 +59,9 @@ def chat_scope(command: Chat, client: Any = None, *args: Any) -> Scope:
     session_id = command.sessionId or (handle.session if handle is not None else None)
     if session_id is None and handle is not None:
         session_id = handle.own_sessions.get(agent_id)
-    return (Target(session_id=session_id, agent_id=agent_id, may_create=True),)
+    # The agent of a tool call is only known in its session: there, Sender.check() checks the permission.
+    is_agent_open = command.agentId is None and has_results(command.parts)
+    return (Target(session_id=session_id, agent_id=None if is_agent_open else agent_id, may_create=True),)
 
 
 def rewrite_scope(command: Edit | Regenerate, client: ClientHandle) -> Scope:

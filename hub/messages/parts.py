@@ -117,6 +117,11 @@ HUB_PROVIDER = "hubbub"  # the provider of a FileSource whose `value` is the id 
 JsonParts = tuple[dict[str, Any], ...]
 
 
+def has_results(parts: Parts | None) -> bool:
+    """Return whether a message has results of tool calls."""
+    return any(isinstance(part, ToolResultPart) for part in parts or ())
+
+
 def parts_to_json(parts: Parts | AnswerParts | None) -> JsonParts | None:
     """Return parts as JSON objects, or None if there are none."""
     return tuple(msgspec.to_builtins(parts)) if parts else None

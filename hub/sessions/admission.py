@@ -47,8 +47,10 @@ class Admission:
             active_runs=self.schedule.active_runs,
         )
 
-    async def admit(self, chat: Chat, sender: Sender, agent: Agent) -> Accepted:
+    async def admit(self, chat: Chat, sender: Sender, agent: Agent | None) -> Accepted:
         """Log a message and its run in one commit. Return when the log holds both.
+
+        *agent* may be None for a chat with the results of tool calls: then the agent of the calls answers.
 
         *sender.on_accept* is called before the agent is called. For a duplicate, the agent may have been called long
         before.
@@ -57,18 +59,19 @@ class Admission:
         put(): then the chat is not logged, but a rollback may have ended the active runs. Raises the errors of
         *on_accept*, too: then the chat is logged.
         """
-        agent.check_request(find_request(chat))
-        digest = chats.make_digest(chat, agent.id)
+        if agent is not None:
+            agent.check_request(find_request(chat))
+        digest = chats.make_digest(chat, agent.id if agent is not None else None)
         admit = partial(self._admit, chat, sender, agent, digest)
         accepted = await self.single_flight.run_once(chat, sender.author, digest, admit)
         if accepted.status == "duplicate":
             sender.on_accept(accepted)
         return accepted
 
-    async def _admit(self, chat: Chat, sender: Sender, agent: Agent, digest: str) -> Accepted:
+    async def _admit(self, chat: Chat, sender: Sender, agent: Agent | None, digest: str) -> Accepted:
         async with self.reserve_place(sender.author) as place:
             call_ids = list_result_ids(chat.parts)
-            if call_ids or chat.ifBusy == "rollback":
+            if agent is None or call_ids or chat.ifBusy == "rollback":
                 accepted = await self._admit_alone(chat, sender, agent, digest, place, call_ids)
             else:
                 async with self.schedule.lock:  # an edit, a regeneration or a rollback holds it until its put() is done
@@ -141,7 +144,7 @@ class Admission:
         self,
         chat: Chat,
         sender: Sender,
-        agent: Agent,
+        agent: Agent | None,
         digest: str,
         place: RunPlace | None,
         call_ids: Sequence[str],
@@ -152,7 +155,9 @@ class Admission:
         async with self.pause(chat):
             if call_ids:  # the calls of the runs that a rollback takes back do not count
                 basis = await self.find_basis(chat, call_ids, with_active_runs=not is_rollback)
-                agent = agent if chat.agentId or not basis.agent_id else self.host.agents.get_working(basis.agent_id)
+            if agent is None:
+                agent = self.host.agents.get_working(basis.agent_id or "")
+                agent.check_request(basis.request)
             if is_rollback:
                 removal = await self._end_active_runs(chat)
             answer = self.put(chat, sender, agent, digest, basis, removal, place)
