@@ -9,13 +9,13 @@ import attrs
 from hub.errors import AgentError
 from hub.hosting.contract import Run
 
-Content = str | list[dict[str, Any]]
+ChatContent = str | list[dict[str, Any]]
 
 IMAGE_DETAILS = ("low", "high", "auto")
 AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/wave": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 
 
-def make_content(text: str, parts: Sequence[Mapping[str, Any]]) -> Content:
+def make_content(text: str, parts: Sequence[Mapping[str, Any]]) -> ChatContent:
     """Return the content of a message: its text, followed by the parts that an endpoint may understand.
 
     If the parts contain the text, they are sent in their own order, without the text.
@@ -29,7 +29,7 @@ def make_content(text: str, parts: Sequence[Mapping[str, Any]]) -> Content:
     return converted
 
 
-def join_contents(contents: Sequence[Content]) -> Content:
+def join_contents(contents: Sequence[ChatContent]) -> ChatContent:
     """Return one content for several messages of one role."""
     if all(isinstance(content, str) for content in contents):
         return "\n\n".join(map(str, contents))
