@@ -20,13 +20,13 @@ def make_content(text: str, parts: Sequence[Mapping[str, Any]]) -> ChatContent:
 
     If the parts contain the text, they are sent in their own order, without the text.
     """
-    converted = [content for part in parts if (content := _convert_part(part)) is not None]
-    texts = [content["text"] for content in converted if content["type"] == "text"]
-    if len(texts) == len(converted):
+    contents = [content for part in parts if (content := _convert_part(part)) is not None]
+    texts = [content["text"] for content in contents if content["type"] == "text"]
+    if len(texts) == len(contents):
         return text or "".join(texts)
     if text and "".join(texts) != text:
-        converted = [_text(text), *(content for content in converted if content["type"] != "text")]
-    return converted
+        contents = [_text(text), *(content for content in contents if content["type"] != "text")]
+    return contents
 
 
 def join_contents(contents: Sequence[ChatContent]) -> ChatContent:

@@ -116,9 +116,9 @@ def _make_call(call: Any) -> dict[str, Any]:
 def _join_neighbours(messages: Sequence[RequestMessage]) -> Iterator[RequestMessage]:
     """Join consecutive messages of one role, except those about tools."""
     for key, group in groupby(enumerate(messages), key=lambda item: _group_key(*item)):
-        first, *others = [message for _, message in group]
-        contents = [message["content"] for message in (first, *others)]
-        yield first if not others else {"role": key[0], "content": join_contents(contents)}
+        neighbours = [message for _, message in group]
+        contents = [message["content"] for message in neighbours]
+        yield neighbours[0] if len(neighbours) == 1 else {"role": key[0], "content": join_contents(contents)}
 
 
 def _group_key(index: int, message: RequestMessage) -> tuple[str, int]:
