@@ -22,11 +22,10 @@ def make_content(text: str, parts: Sequence[Mapping[str, Any]]) -> ChatContent:
     """
     contents = [content for part in parts if (content := _convert_part(part)) is not None]
     texts = [content["text"] for content in contents if content["type"] == "text"]
+    has_text = not text or "".join(texts) == text
     if len(texts) == len(contents):
-        return text or "".join(texts)
-    if text and "".join(texts) != text:
-        contents = [_text(text), *(content for content in contents if content["type"] != "text")]
-    return contents
+        return "".join(texts) if texts and has_text else "\n\n".join([text, *texts])
+    return contents if has_text else [_text(text), *contents]
 
 
 def join_contents(contents: Sequence[ChatContent]) -> ChatContent:

@@ -36,10 +36,10 @@ def list_client_options(request: Request) -> frozenset[str]:
 
 
 def _choose_max_tokens(options: Options, request: Request) -> Any:
-    wanted = next((value for name in MAX_TOKENS_NAMES if (value := request.sampling.get(name)) is not None), None)
-    if isinstance(wanted, int) and options.max_tokens is not None:
-        return min(wanted, options.max_tokens)
-    return options.max_tokens if wanted is None else wanted
+    limit = next((value for name in MAX_TOKENS_NAMES if (value := request.sampling.get(name)) is not None), None)
+    if isinstance(limit, int) and options.max_tokens is not None:
+        return min(limit, options.max_tokens)
+    return options.max_tokens if limit is None else limit
 
 
 def _make_response_format(request: Request) -> dict[str, Any] | None:
