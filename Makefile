@@ -5,14 +5,17 @@ VERSIONS := scripts/constraints.txt
 KEY := $(shell { cat setup.cfg pyproject.toml $(VERSIONS); pwd; } | cksum | tr -d ' ')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VERSIONS)
 CODE := hub hubbub_agents agents tests scripts
+# Folders of tests/ with targets of their own.
+HEAVY := torture fuzz package clients proxies
+IGNORE_HEAVY := $(HEAVY:%=--ignore=tests/%)
 
 # Remove a .venv without a working Python, so that it is created again.
 $(shell test -x $(BIN)/python || rm -rf .venv)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install model run surface wheel test package clients lint lint-js types torture-short torture fuzz coverage \
-	bench screenshots constraints clean
+.PHONY: help install model run surface wheel test package clients proxies lint lint-js types torture-short torture fuzz \
+	coverage bench screenshots constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -34,14 +37,17 @@ wheel: $(BIN)/python ## build the wheel in dist/
 	@rm -rf build/lib build/bdist.* dist
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . && ls dist/*.whl
 
-test: .venv/.test-$(KEY) ## run all tests except those of torture, fuzz, package and clients
-	$(BIN)/python -m pytest -n 2 --ignore=tests/torture --ignore=tests/fuzz --ignore=tests/package --ignore=tests/clients
+test: .venv/.test-$(KEY) ## run all tests except those of torture, fuzz, package, clients and proxies
+	$(BIN)/python -m pytest -n 2 $(IGNORE_HEAVY)
 
 package: .venv/.test-$(KEY) ## install the wheel into a bare environment, and run it with the local model, 1 minute
 	$(BIN)/python -m pytest tests/package
 
 clients: .venv/.test-$(KEY) ## run clients of other projects from PyPI and npm; ARGS='-k NAME' runs one
 	$(BIN)/python -m pytest tests/clients $(ARGS)
+
+proxies: .venv/.test-$(KEY) ## run nginx, Caddy and HAProxy before a hub, and slowhttptest against it, 4 minutes
+	$(BIN)/python -m pytest tests/proxies $(ARGS)
 
 torture-short: .venv/.test-$(KEY) ## test kills, stops, power cuts, bad disks and bad agents for 3 minutes
 	$(BIN)/python -m pytest tests/torture
@@ -54,8 +60,7 @@ fuzz: .venv/.fuzz-$(KEY) ## send 100,000 random frames and Autobahn's cases to a
 
 coverage: .venv/.test-$(KEY) ## measure the branches of hub/ that the tests run, 15 minutes; fails under 90 %
 	@rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/python -m coverage run -m pytest -n 2 -m 'not exact' --ignore=tests/torture --ignore=tests/fuzz \
-		--ignore=tests/package --ignore=tests/clients
+	$(BIN)/python -m coverage run -m pytest -n 2 -m 'not exact' $(IGNORE_HEAVY)
 	@$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage json --quiet -o build/coverage/report.json
 	@$(BIN)/python scripts/check_coverage.py && $(BIN)/python -m coverage report --skip-covered
 

@@ -30,8 +30,9 @@ RATE_REFUSAL = _make_refusal("503 Service Unavailable", 1, "too many clients con
 class ConnectionCaps:
     """Counts the open connections, and refuses new ones above the limits.
 
-    The limit for one address does not apply to trusted proxies: their connections belong to many clients. The two
-    limits of the hub apply to them, and `principal_connections`, which counts the WebSockets of a principal.
+    The limit for one address and the limit of new connections do not apply to trusted proxies: their connections belong
+    to many clients, and many proxies open one for each request. `node_connections` applies to them, and
+    `principal_connections`, which counts the WebSockets of a principal.
     """
 
     limits: Limits
@@ -46,18 +47,25 @@ class ConnectionCaps:
 
         *now* is the time of the event loop's clock. Refused connections do not count.
         """
-        limits, source = self.limits, find_source(address)
-        if self._sources[source] >= limits.address_connections and not is_trusted_proxy(address, self.trusted_proxies):
+        source, is_proxy = find_source(address), is_trusted_proxy(address, self.trusted_proxies)
+        if self._sources[source] >= self.limits.address_connections and not is_proxy:
             return ADDRESS_REFUSAL
-        if self._total >= limits.node_connections:
+        if self._total >= self.limits.node_connections:
             return NODE_REFUSAL
-        recent = max(0.0, self._recent - (now - self._recent_time) * limits.new_connections_per_second)
-        if recent + 1.0 > limits.new_connections_per_second:
+        if not is_proxy and not self._add_recent(now):
             return RATE_REFUSAL
-        self._recent, self._recent_time = recent + 1.0, now
         self._sources[source] += 1
         self._total += 1
         return None
+
+    def _add_recent(self, now: float) -> bool:
+        """Add a new connection to the leaky bucket. Return False if the bucket is full."""
+        rate = self.limits.new_connections_per_second
+        recent = max(0.0, self._recent - (now - self._recent_time) * rate)
+        if recent + 1.0 > rate:
+            return False
+        self._recent, self._recent_time = recent + 1.0, now
+        return True
 
     def leave(self, address: str) -> None:
         """Uncount a connection that admit() has counted."""

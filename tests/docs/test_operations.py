@@ -5,7 +5,7 @@ import tomllib
 from typing import Any, get_args
 
 import aiohttp
-from support.documents import DOCS, Block, of_kind
+from support.documents import DOCS, ROOT, Block, of_kind
 from support.hub import Hub
 
 from hub.access.doors import make_base_url
@@ -22,6 +22,7 @@ NGINX_VARIABLES = {
     "$remote_user": "ann",
     "$scheme": "https",
     "$http_upgrade": "",
+    "$hubbub_connection": "",
 }
 
 
@@ -44,9 +45,9 @@ async def test_the_first_start_prints_the_link_of_the_page(hub: Hub) -> None:
 
 
 def read_nginx_headers(with_users: bool) -> dict[str, str]:
-    """Return the headers that nginx sends for ann with the lines of the page, by their names."""
-    users, proxy = of_kind(PAGE, "text", "nginx")
-    text = proxy.text + (users.text if with_users else "")
+    """Return the headers that nginx sends for ann with deploy/nginx/hubbub.conf, by their names."""
+    (users,) = of_kind(PAGE, "text", "nginx")
+    text = (ROOT / "deploy" / "nginx" / "hubbub.conf").read_text() + (users.text if with_users else "")
     return dict(re.findall(r'proxy_set_header (\S+) "?([^";]*)"?;', text))
 
 
@@ -70,7 +71,7 @@ async def test_nginx_names_the_user_with_the_lines_of_the_page(hub: Hub) -> None
     assert (response.status, body["name"], body["role"]) == (200, "ann", "member")
 
 
-async def test_a_browser_signs_in_behind_nginx_with_the_first_lines_of_the_page(hub: Hub) -> None:
+async def test_a_browser_signs_in_behind_nginx_with_its_file(hub: Hub) -> None:
     """Over https: the cookie is for https only."""
     hub.options = read_options(of_kind(PAGE, "toml", "settings")[0])
     await hub.start()

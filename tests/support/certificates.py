@@ -33,8 +33,10 @@ class CertificateFiles:
             new.replace(target)
 
 
-def make_certificate(folder: Path, name: str = "hub", password: bytes | None = None) -> CertificateFiles:
-    """Make a certificate and its key in *folder*."""
+def make_certificate(
+    folder: Path, name: str = "hub", password: bytes | None = None, host: str = "localhost"
+) -> CertificateFiles:
+    """Make a certificate and its key in *folder*. *host* is one more name of the machine."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -46,7 +48,7 @@ def make_certificate(folder: Path, name: str = "hub", password: bytes | None = N
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName(NAMES), critical=False)
+        .add_extension(x509.SubjectAlternativeName({*NAMES, x509.DNSName(host)}), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     )
     encryption = (

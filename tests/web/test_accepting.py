@@ -67,6 +67,13 @@ def test_the_hub_has_a_limit_of_connections() -> None:
     assert [three.admit(f"192.0.2.{number}", 0.0) for number in range(2)] == [None, NODE_REFUSAL]
 
 
+def test_the_limit_of_new_connections_does_not_apply_to_a_trusted_proxy() -> None:
+    """A page of the console has dozens of files, and many proxies open a connection for each."""
+    one = caps(("192.0.2.0/24",), new_connections_per_second=1)
+    assert [one.admit("192.0.2.9", 0.0) for _ in range(3)] == [None, None, None]
+    assert [one.admit("198.51.100.1", 0.0) for _ in range(2)] == [None, RATE_REFUSAL]
+
+
 def test_the_hub_has_a_limit_of_new_connections_per_second() -> None:
     """Closed connections count, refused ones do not: a flood does not lengthen its own punishment."""
     three = caps(new_connections_per_second=4)

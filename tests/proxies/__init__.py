@@ -1,0 +1,1 @@
+"""Real proxies before a hub, and real attacks on a hub."""
