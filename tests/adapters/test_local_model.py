@@ -1,6 +1,7 @@
 """The local model, for real: its child process and its answers."""
 
 import asyncio
+import json
 import os
 import select
 import signal
@@ -10,8 +11,10 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 import structlog
 from support.documents import ROOT
@@ -23,7 +26,7 @@ from hub.adapters import local_model, openai_chat
 from hub.adapters.openai_chat import Options
 from hub.errors import AgentError
 from hub.hosting.contract import AgentPaths, AnswerFunction, Call, Finish, Run
-from hub.messages import Author, Past
+from hub.messages import Author, Past, Request, ResponseFormat, Tool
 
 STORY = "Tell me a long story about a cat and a dog."
 
@@ -103,6 +106,47 @@ async def test_answers(data: Path, message: str) -> None:
         pieces, finish = await answer_to(answer, message)
     assert len(pieces) > 1 and "".join(pieces).strip()
     assert finish.usage and (finish.usage.inputTokens or 0) > 0 and (finish.usage.outputTokens or 0) >= len(pieces) - 1
+
+
+async def ask_with(answer: AnswerFunction, message: str, **fields: Any) -> tuple[str, Finish]:
+    """Ask with a client's request."""
+    question = attrs.evolve(run(message), request=Request(**fields))
+    *pieces, last = [piece async for piece in answer(question)]
+    assert isinstance(last, Finish)
+    return "".join(piece for piece in pieces if isinstance(piece, str)), last
+
+
+async def test_the_clients_sampling_is_obeyed(data: Path) -> None:
+    """`stop` and `max_tokens` end the answer; a seed repeats it, and a high temperature changes it."""
+    async with opened(data) as answer:
+        text, finish = await ask_with(answer, STORY, sampling={"max_tokens": 5})
+        assert finish.reason == "max_tokens" and finish.usage is not None and finish.usage.outputTokens == 5
+        whole, _ = await ask_with(answer, STORY, sampling={"max_tokens": 40, "temperature": 0})
+        word = whole.split()[5]
+        text, finish = await ask_with(answer, STORY, sampling={"max_tokens": 40, "temperature": 0, "stop": [word]})
+        assert finish.reason == "end_turn" and text == whole[: whole.index(word)]
+        wild = {"max_tokens": 40, "temperature": 1.9, "top_p": 1.0}
+        texts = {(await ask_with(answer, STORY, sampling=wild | {"seed": seed}))[0] for seed in range(3)}
+        assert len(texts) > 1
+        narrow = wild | {"top_p": 0.0001}
+        texts = {(await ask_with(answer, STORY, sampling=narrow | {"seed": seed}))[0] for seed in range(3)}
+        assert len(texts) == 1  # only the likeliest token is left
+
+
+async def test_a_client_gets_no_longer_answers_than_the_model_has_space_for(data: Path) -> None:
+    async with opened(data, max_tokens=7) as answer:
+        _, finish = await ask_with(answer, STORY, sampling={"max_completion_tokens": 10_000})
+    assert finish.usage is not None and finish.usage.outputTokens == 7
+
+
+async def test_tools_are_ignored_and_the_form_of_the_answer_is_obeyed(data: Path) -> None:
+    """The small model cannot call tools; llama.cpp forces the JSON."""
+    schema = {"type": "object", "properties": {"name": {"enum": ["cat", "dog"]}}, "required": ["name"]}
+    form = ResponseFormat(type="json_schema", name="pet", schema=schema | {"additionalProperties": False}, strict=True)
+    async with opened(data) as answer:
+        text, finish = await ask_with(answer, "Name a pet.", response_format=form, tools=(Tool(name="a"),))
+    assert json.loads(text)["name"] in ("cat", "dog") and finish.reason == "end_turn"
+    assert not openai_chat.takes_tools(Options())
 
 
 @pytest.mark.parametrize("message", ["请用中文写一首关于春天的诗。", "Repeat ten times: 🎉🚀"])

@@ -258,8 +258,9 @@ async def test_two_marked_functions_are_refused(agents: Agents) -> None:
 
 async def test_marks_are_kept(agents: Agents) -> None:
     """The arguments of @agent are in `marks`."""
-    agent = await only(agents, "from hub import agent\n@agent(restartable=True, max_runs=2)\ndef a(message): pass")
-    assert agent.marks == Marks(restartable=True, max_runs=2)
+    code = "from hub import agent\n@agent(restartable=True, max_runs=2, tools=True)\ndef a(message): pass"
+    agent = await only(agents, code)
+    assert agent.marks == Marks(restartable=True, max_runs=2, tools=True)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +272,8 @@ async def test_marks_are_kept(agents: Agents) -> None:
         ('time_limit="a"', "time_limit must be a number of seconds above 0, not 'a'"),
         ("silence_limit=-1", "silence_limit must be a number of seconds above 0, not -1"),
         ('time_limit=float("nan")', "time_limit must be a number of seconds above 0, not nan"),
-        ("max_run=3", "@agent has no argument max_run: use restartable, max_runs, time_limit, silence_limit"),
+        ("max_run=3", "@agent has no argument max_run: use restartable, max_runs, time_limit, silence_limit, tools"),
+        ("tools=1", "tools must be True or False, not 1"),
     ],
 )
 async def test_a_wrong_argument_of_the_decorator_breaks_the_agent(agents: Agents, argument: str, text: str) -> None:
@@ -418,6 +420,25 @@ async def test_an_adapter_answers_with_its_options(agents: Agents, adapters: Pat
     assert (agents.data / "notes.txt").read_text() == "entered\n"
     await agents.close()
     assert (agents.data / "notes.txt").read_text() == "entered\nleft\n"
+
+
+@pytest.mark.parametrize(
+    ("function", "line", "takes_tools"),
+    [
+        ("", "", False),
+        ("", "tools = true", True),
+        ("def takes_tools(options):\n    return options.times > 1\n", "", False),
+        ("def takes_tools(options):\n    return options.times > 1\n", "times = 2", True),
+        ("def takes_tools(options):\n    return options.times > 1\n", "times = 2\ntools = false", False),
+    ],
+)
+async def test_an_adapter_says_whether_its_agents_take_tools(
+    agents: Agents, adapters: Path, function: str, line: str, takes_tools: bool
+) -> None:
+    """It depends on the options; the key `tools` of the file counts before the adapter."""
+    (adapters / "noted.py").write_text(NOTED + "\n\n" + function)
+    agent = await only(agents, f'adapter = "noted"\nnotes = "n"\n{line}', "a.toml")
+    assert agent.error is None and agent.marks.tools is takes_tools
 
 
 async def test_listing_the_agents_opens_no_adapter(agents: Agents, adapters: Path) -> None:

@@ -7,12 +7,13 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
 import attrs
+import msgspec
 import orjson
 import pytest
 from support.agui import run_request
@@ -22,11 +23,14 @@ from support.sockets import HttpConnection, client_frame, open_websocket
 from support.sse import call, get, post
 from support.waiting import PATIENCE, eventually
 
+from hub.access.principal import LOCAL
 from hub.cli.records import write_session
-from hub.errors import StorageUnavailable
+from hub.commands import table
+from hub.commands.complete import Conversation
+from hub.errors import BadFrame, StorageUnavailable
 from hub.ids import Key
 from hub.limits import KiB, Limits, MiB, format_size
-from hub.messages import Chunk, Event
+from hub.messages import ChatWithRequest, Chunk, Event, Request
 from hub.node.history import read_history
 from hub.node.node import Node
 from hub.setting_sources import load_settings
@@ -226,6 +230,22 @@ async def test_metadata_past_its_limit_is_refused(hub: Hub) -> None:
         assert (await call(http, "PATCH", "sessions/s1", {"metadata": sized(777)}))[0] == 200
         status, reply = await call(http, "PATCH", "sessions/s1", {"metadata": sized(778)})
     assert (status, reply["code"]) == (413, "too_large") and "at most 777 bytes" in reply["error"]
+
+
+@obeys("request_bytes")
+async def test_a_request_past_its_limit_is_refused(hub: Hub) -> None:
+    """In a session and without one. Its size is that of all its fields as JSON."""
+    await hub.start(request_bytes=777)
+    size = len(msgspec.json.encode(Request(state="")))
+    for length, is_allowed in ((777 - size, True), (778 - size, False)):
+        request = Request(state="x" * length)
+        chat = ChatWithRequest(message="hi", agentId="echo", request=request)
+        conversation = Conversation(run_id="r", message="hi", request=request)
+        with nullcontext() if is_allowed else pytest.raises(BadFrame, match="larger than 777 bytes"):
+            assert (await table.ask(hub.door, LOCAL, chat)).content == "hi "
+        with nullcontext() if is_allowed else pytest.raises(BadFrame, match="larger than 777 bytes"):
+            async with await table.complete(hub.door, LOCAL, "echo", conversation) as outputs:
+                assert [output async for output in outputs][0] == "hi "
 
 
 @obeys("reply_bytes")

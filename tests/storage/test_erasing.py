@@ -25,6 +25,8 @@ from hub.messages import (
     HistoryMessage,
     InterruptResolved,
     MessageRemoved,
+    Request,
+    Tool,
     UserMessage,
     WholeMessage,
 )
@@ -39,6 +41,7 @@ ANN, BOB = Author("p_ann", "Ann Secret"), Author("p_bob", "Bob")
 NOTHING = ErasureResult(None, [])
 PARTS = ({"type": "text", "text": "secret \0\U0001f600"},)
 METADATA = {"where": {"is": ["secret"]}}
+SECRET_REQUEST = Request(state={"my": "secret"}, tools=(Tool(name="secret"),))
 
 
 @pytest.fixture(params=LOGS)
@@ -111,6 +114,18 @@ async def test_an_erased_message_keeps_only_its_place(opener: Opener) -> None:
         hub = await opener()
 
 
+async def test_the_requests_of_messages_are_erased(hub: OpenedLog) -> None:
+    """Those of other users stay."""
+    for message_id, author in (("u", ANN), ("v", BOB), ("w", ANN)):
+        append = message(message_id, author)
+        append.requests = {message_id: SECRET_REQUEST}
+        await hub.put(append)
+    await hub.log.sessions.erase_messages(S, "p_ann")
+    found = [await hub.log.sessions.find_request(S, message_id) for message_id in ("u", "v", "w")]
+    assert found == [None, SECRET_REQUEST, None]
+    assert (await hub.log.sessions.erase_messages(S, "p_ann")) == NOTHING
+
+
 async def test_replies_and_removed_messages_are_erased(hub: OpenedLog) -> None:
     """The payload of an answer to a question, and messages that are only events any more."""
     replies = [
@@ -139,6 +154,7 @@ async def test_replies_and_removed_messages_are_erased(hub: OpenedLog) -> None:
 async def test_unfinished_runs_and_chats_are_erased(hub: OpenedLog) -> None:
     """A run still starts after a restart, with the erased message. The chats of others keep their digests."""
     mine = RunRecord("r1", S, "main", "queued", "m1", "u1", "secret", ANN, 0, parts=PARTS, metadata=METADATA)
+    mine = replace(mine, request=SECRET_REQUEST, parentRunId="r0")
     other = RunRecord("r2", S, "main", "started", "m2", "u2", "p_ann", BOB, 0, 2, True, parts=PARTS, metadata=METADATA)
     far = replace(mine, runId="r3", key=T)
     chats = [
@@ -151,7 +167,7 @@ async def test_unfinished_runs_and_chats_are_erased(hub: OpenedLog) -> None:
         Append(T, [chunk("x")], saved_runs=[far]),
     )
     await hub.log.sessions.erase_messages(S, "p_ann")
-    gone = replace(mine, message=ERASED, author=Author("p_ann", ""), parts=None, metadata=None)
+    gone = replace(mine, message=ERASED, author=Author("p_ann", ""), parts=None, metadata=None, request=None)
     assert list(await hub.log.runs.list_unfinished_runs()) == [gone, other, far]
     found = [await hub.log.runs.find_chat(S, id, "c") for id in ("p_ann", "p_bob")]
     assert found == [attrs.evolve(chat, seq=1, digest=digest) for chat, digest in zip(chats, ("", "digest"))]

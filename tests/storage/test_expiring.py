@@ -12,7 +12,7 @@ from support.logs import LOGS, OpenedLog, Opener, chunk, file, open_logs
 
 from hub.ids import Key
 from hub.limits import KiB
-from hub.messages import Author, HistoryMessage, PageRequest
+from hub.messages import Author, HistoryMessage, PageRequest, Request
 from hub.storage.log import EVERYONE
 from hub.storage.records import Append, RunRecord, SessionQuery
 from hub.storage.sqlite import expiring
@@ -90,7 +90,8 @@ async def check_sums(log: OpenedLog, folder: Path) -> None:
         sums = """
             SELECT s.id, count(m.n), coalesce(sum(
                 length(CAST(content AS BLOB)) + coalesce(length(CAST(parts AS BLOB)), 0)
-                + coalesce(length(CAST(m.metadata AS BLOB)), 0)), 0)
+                + coalesce(length(CAST(m.metadata AS BLOB)), 0)
+                + coalesce(length(CAST(m.request AS BLOB)), 0)), 0)
             FROM sessions s LEFT JOIN messages m ON m.session = s.id GROUP BY s.id ORDER BY s.id"""
         stored = db.execute("SELECT id, messages, message_bytes FROM sessions ORDER BY id").fetchall()
         assert stored == db.execute(sums).fetchall()
@@ -186,6 +187,10 @@ async def test_the_size_of_messages_follows_all_changes(log: OpenedLog, tmp_path
     parts = ({"type": "text", "text": "a\0b"},)
     await say(log, S, make_message("m1", "long enough", author=ann, parts=parts, metadata={"a": 1}), make_message("m2"))
     await check_sums(log, tmp_path)
+    await say(log, S, make_message("m4", author=ann), requests={"m4": Request(state="x" * 500)})
+    await check_sums(log, tmp_path)
+    with closing(sqlite3.connect(tmp_path / "hub.db")) as db:
+        assert db.execute("SELECT message_bytes FROM sessions").fetchone()[0] > 500
     await say(log, S, make_message("m3"), removed_messages=["m2"])
     await check_sums(log, tmp_path)
     await log.log.sessions.erase_messages(S, "ann")

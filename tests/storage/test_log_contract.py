@@ -28,9 +28,12 @@ from hub.messages import (
     Order,
     Page,
     PageRequest,
+    Request,
+    ResponseFormat,
     RunError,
     RunFinished,
     RunStarted,
+    Tool,
     Usage,
     UserMessage,
     WholeMessage,
@@ -357,6 +360,59 @@ async def test_the_messages_from_one(hub: OpenedLog) -> None:
         == []
         == list(await hub.log.sessions.read_messages_from(Key("t"), "a2", 9))
     )
+
+
+async def test_the_request_of_a_message_is_found_by_its_id(opener: Opener) -> None:
+    """Whole, also after a restart, and until the message is removed. No message shows it."""
+    hub = await opener()
+    request = Request(
+        tools=(Tool(name="a", description="ä \0", parameters={"b": [1, None]}, strict=True),),
+        tool_choice="a",
+        response_format=ResponseFormat(type="json_schema", name="n", schema={"type": "object"}),
+        sampling={"seed": 2**62, "stop": ["\n"]},
+        state={"x": [1.5]},
+        context=({"value": "v"},),
+        forwarded=False,
+    )
+    messages = [
+        HistoryMessage(messageId=id, role="user", content="x", agentId=None, runId=None, author=ANN)
+        for id in ("m1", "m2")
+    ]
+    await hub.put(Append(Key("s"), [chunk("x")], [(0, one) for one in messages], requests={"m1": request}))
+    await hub.log.close()
+    hub = await opener()
+    assert await hub.log.sessions.find_request(Key("s"), "m1") == request
+    for key, message_id in ((Key("s"), "m2"), (Key("s"), "m3"), (Key("t"), "m1")):
+        assert await hub.log.sessions.find_request(key, message_id) is None
+    found = await hub.log.sessions.read_last_messages(Key("s"), 9, MiB)
+    assert [attrs.evolve(one, seq=0, ts=0) for one in found] == messages
+    await hub.put(Append(Key("s"), [chunk("x")], removed_messages=["m1"]))
+    assert await hub.log.sessions.find_request(Key("s"), "m1") is None
+
+
+async def test_messages_are_found_by_their_tool_calls(hub: OpenedLog) -> None:
+    """In their order, and without their texts. An id that is a part of another id is another id."""
+    ids = ["c1", "c11", 'c"2\0ü', "c3"]
+    messages = [
+        HistoryMessage(
+            messageId=f"m{number}",
+            role="assistant",
+            content="text",
+            agentId="main",
+            runId="r",
+            author=None,
+            parts=({"type": "tool_call", "toolCallId": id, "toolCallName": "n", "arguments": "{}"},),
+        )
+        for number, id in enumerate([*ids, "c1"])
+    ]
+    plain = attrs.evolve(messages[0], messageId="plain", parts=None, content="c1")
+    appends = [*messages, plain]
+    await hub.put(Append(Key("s"), [chunk("x") for _ in appends], list(enumerate(appends))))
+    for call_ids, numbers in ((["c1"], [0, 4]), (['c"2\0ü', "c3"], [2, 3]), (["c"], []), ([], [])):
+        found = await hub.log.sessions.read_tool_messages(Key("s"), call_ids)
+        assert [one.messageId for one in found] == [f"m{number}" for number in numbers]
+        assert all((one.content, one.parts) == ("", messages[n].parts) for one, n in zip(found, numbers))
+    assert await hub.log.sessions.read_tool_messages(Key("t"), ["c1"]) == []
 
 
 async def test_removed_messages_leave_the_history(opener: Opener) -> None:
