@@ -1,15 +1,11 @@
-"""What the commands of the operator share: their options, their calls, and how they print."""
+"""What the commands of the operator share: their options, their calls, and their notes."""
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from hub.cli.text import to_printable
 from hub.settings import Settings
@@ -42,14 +38,6 @@ def call_command(settings: Settings, command: str, /, **fields: Any) -> Any:
 def print_note(text: str) -> None:
     """Write a line for people: standard output has only the result."""
     click.echo(to_printable(text), err=True)
-
-
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> None:
-    """Print the rows, or the line *empty*. The first two columns, ids and names, are wrapped last."""
-    table = Table(*(Column(heading, no_wrap=number < 2, overflow="fold") for number, heading in enumerate(headings)))
-    for row in rows:
-        table.add_row(*(Text(to_printable(cell)) for cell in row))
-    Console(file=sys.stdout).print(table if table.row_count else empty)
 
 
 def format_time(ms: int, zero: str = "-") -> str:

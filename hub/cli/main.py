@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from hub import __version__
 from hub.cli.backups import BACKUP_COMMANDS
@@ -26,6 +23,7 @@ from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines
 from hub.cli.setting_options import SettingCommand, make_setting_options
 from hub.cli.show_settings import print_settings
 from hub.cli.sources import config_option, open_sources
+from hub.cli.tables import TableColumn, print_table
 from hub.cli.text import to_printable
 from hub.cli.top.command import run_top
 from hub.settings import ConfigError
@@ -115,9 +113,6 @@ _add_config_option(cli)
 
 
 def _print_agents(agents: "Sequence[AgentReport]") -> None:
-    """Print a table of agents. Text() prevents rich from reading texts of agent files as markup."""
-    table = Table("agent", "state", "description")
-    for agent in agents:
-        table.add_row(Text(agent.agentId), "broken" if agent.error else "ok", Text(agent.error or agent.description))
-    console = Console()
-    console.print(table if agents else "no agents here yet")
+    columns = (TableColumn("agent", is_whole=True), TableColumn("state", is_whole=True), TableColumn("description"))
+    rows = [(agent.agentId, "broken" if agent.error else "ok", agent.error or agent.description) for agent in agents]
+    print_table(columns, rows, "no agents here yet")

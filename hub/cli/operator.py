@@ -9,13 +9,31 @@ import click
 from hub.access.doors import ANY_ADDRESS
 from hub.access.records import TenantRole
 from hub.access.secrets import parse_token
-from hub.cli.calling import call_command, folder_options, format_time, print_note, print_table
+from hub.cli.calling import call_command, folder_options, format_time, print_note
 from hub.cli.failures import load_settings_or_exit
+from hub.cli.tables import TableColumn, print_table
 from hub.cli.text import to_printable
 from hub.ids import describe_bad_id, is_id
 
 ROLES = click.Choice(get_args(TenantRole))
 HOURS = {"h": 1, "d": 24}
+KEY_COLUMNS = (
+    TableColumn("id", is_whole=True),
+    TableColumn("principal"),
+    TableColumn("kind", is_whole=True, rank=1),
+    TableColumn("agents"),
+    TableColumn("expires", is_whole=True, rank=2),
+    TableColumn("last use", is_whole=True, rank=3),
+    TableColumn("state", is_whole=True),
+)
+PRINCIPAL_COLUMNS = (
+    TableColumn("name"),
+    TableColumn("id", is_whole=True),
+    TableColumn("kind", is_whole=True, rank=2),
+    TableColumn("role", is_whole=True),
+    TableColumn("tenant", is_whole=True, rank=1),
+    TableColumn("created", is_whole=True, rank=3),
+)
 
 role_option = click.option("--role", type=ROLES, help="The role of a new principal (member).")
 tenant_option = click.option("--tenant", metavar="NAME", help="The tenant of a new principal (default).")
@@ -60,6 +78,8 @@ def _create_key(
     settings = load_settings_or_exit(flags)
     result = call_command(settings, "create_key", name=name, role=role, agents=agents, days=expires, tenant=tenant)
     click.echo(result["key"])
+    for warning in result["warnings"]:
+        print_note(f"{warning}; the key can use this agent as soon as its file is there")
     print_note(f"the key is not shown again; to end it: hubbub key revoke {result['keyId']}")
 
 
@@ -85,7 +105,7 @@ def _list_keys(name: str | None, with_all: bool, **flags: Any) -> None:
         for credential in credentials
         if with_all or credential["kind"] == "key"
     ]
-    print_table(("id", "principal", "kind", "agents", "expires", "last use", "state"), rows, "no keys yet")
+    print_table(KEY_COLUMNS, rows, "no keys yet")
 
 
 @key_commands.command("revoke")
@@ -129,7 +149,8 @@ def _list_principals(tenant: str | None, **flags: Any) -> None:
     records = call_command(load_settings_or_exit(flags), "list_principals", tenant=tenant)
     fields = ("name", "id", "kind", "role", "tenant")
     rows = [(*(record[field] for field in fields), format_time(record["created"], "-")) for record in records]
-    print_table((*fields, "created"), rows, "nobody yet: make a key with hubbub key create NAME, or hubbub invite NAME")
+    empty = "nobody yet: make a key with hubbub key create NAME, or hubbub invite NAME"
+    print_table(PRINCIPAL_COLUMNS, rows, empty)
 
 
 @principal_commands.command("set")

@@ -6,12 +6,30 @@ from typing import Any
 
 import click
 
-from hub.cli.calling import F, call_command, folder_options, format_time, print_note, print_table
+from hub.cli.calling import F, call_command, folder_options, format_time, print_note
 from hub.cli.failures import load_settings_or_exit
+from hub.cli.tables import TableColumn, print_table
 from hub.cli.text import to_printable
 from hub.settings import Settings
 
 NO_LIMIT = "none"
+USAGE_COLUMNS = (
+    TableColumn("day", is_whole=True),
+    TableColumn("principal"),
+    TableColumn("agent"),
+    TableColumn("messages", is_whole=True),
+    TableColumn("tokens in", is_whole=True),
+    TableColumn("tokens out", is_whole=True),
+    TableColumn("estimated", is_whole=True, rank=1),
+)
+AUDIT_COLUMNS = (
+    TableColumn("time", is_whole=True),
+    TableColumn("who"),
+    TableColumn("action"),
+    TableColumn("target", is_whole=True),
+    TableColumn("from", is_whole=True, rank=1),
+    TableColumn("result", is_whole=True),
+)
 QUOTA_NAMES = {
     "runs": "answers at once",
     "messages": "messages a day",
@@ -64,7 +82,7 @@ def show_usage(name: str | None, since: str | None, until: str | None, **flags: 
         )
         for record in records
     ]
-    print_table(("day", "principal", "agent", "messages", "tokens in", "tokens out", "estimated"), rows, "nothing yet")
+    print_table(USAGE_COLUMNS, rows, "nothing yet")
 
 
 @click.command("quota")
@@ -88,7 +106,7 @@ def change_quota(name: str, runs: Any, messages: Any, tokens: Any, stored_bytes:
         (title, NO_LIMIT if state["quota"][field] is None else str(state["quota"][field]), str(counts[field]))
         for field, title in QUOTA_NAMES.items()
     ]
-    print_table(("quota", "limit", "now"), rows, "")
+    print_table([TableColumn(title, is_whole=True) for title in ("quota", "limit", "now")], rows, "")
 
 
 @click.command("audit")
@@ -110,7 +128,7 @@ def show_audit(limit: int, principal: str | None, target: str | None, **flags: A
         )
         for entry in entries
     ]
-    print_table(("time", "who", "action", "target", "from", "result"), rows, "no entries yet: sign-in is off, or new")
+    print_table(AUDIT_COLUMNS, rows, "no entries yet: sign-in is off, or new")
 
 
 @click.command("erase")

@@ -7,16 +7,19 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
-
 from hub.cli.failures import CommandFailed
 from hub.cli.hubs import get_json
+from hub.cli.tables import TableColumn, print_table
 from hub.cli.text import to_printable, to_printable_json
 from hub.text import to_one_line
 
 TITLE_COLUMNS = 60
+SESSION_COLUMNS = (
+    TableColumn("session", is_whole=True),
+    TableColumn("title"),
+    TableColumn("messages", is_whole=True, rank=2),
+    TableColumn("last message", is_whole=True, rank=1),
+)
 
 
 async def write_sessions(url: str, limit: int) -> int:
@@ -27,12 +30,11 @@ async def write_sessions(url: str, limit: int) -> int:
         if has_more := len(sessions) == limit:
             break
         sessions.append(session)
-    table = Table(Column("session", no_wrap=True), "title", "messages", "last message")  # the id is shortened last
+    rows = []
     for session in sessions:
-        last = datetime.fromtimestamp(session["ts"] / 1000).isoformat(" ", "seconds") if session["ts"] else "-"
-        title = Text(to_printable(await _read_title(url, session)), overflow="ellipsis", no_wrap=True)
-        table.add_row(Text(to_printable(session["sessionId"]), no_wrap=True), title, str(session["messages"]), last)
-    Console().print(table if sessions else "no sessions yet")
+        last = datetime.fromtimestamp(session["ts"] / 1000).isoformat(" ", "seconds") if session["ts"] else ""
+        rows.append((session["sessionId"], await _read_title(url, session), str(session["messages"]), last))
+    print_table(SESSION_COLUMNS, rows, "no sessions yet")
     if has_more:
         print(f"there are more sessions: see them with --limit {limit * 5}", file=sys.stderr)
     return 0

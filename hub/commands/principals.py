@@ -25,12 +25,16 @@ LINK_MS = 7 * DAY_MS  # how long the link for a person is valid
 
 @attrs.frozen(kw_only=True)
 class NewKey:
-    """A new key. *key* is its text: only its digest is stored, so it cannot be shown again."""
+    """A new key. *key* is its text: only its digest is stored, so it cannot be shown again.
+
+    *warnings* name the agents of the key that the running hub does not have.
+    """
 
     key: str
     keyId: str
     principal: PrincipalRecord
     expires: int
+    warnings: tuple[str, ...] = ()
 
 
 async def create_key(
@@ -64,7 +68,16 @@ async def create_key(
         )
         await hub.node.log.access.save(record, credential)
     hub.directory.drop(record.id)
-    return NewKey(key=token.text, keyId=token.id, principal=record, expires=expires)
+    warnings = _list_unknown_agents(hub, agents or ())
+    return NewKey(key=token.text, keyId=token.id, principal=record, expires=expires, warnings=warnings)
+
+
+def _list_unknown_agents(hub: Hub, agents: Sequence[str]) -> tuple[str, ...]:
+    """Return a line for each agent that the hub does not have; none if the hub is not started, and has no agents."""
+    if not hub.is_started:
+        return ()
+    unknown_ids = [agent_id for agent_id in agents if not hub.node.agents.has(agent_id)]
+    return tuple(hub.node.agents.make_unknown_error(agent_id).message for agent_id in unknown_ids)
 
 
 async def list_credentials(hub: Hub, principal: Principal, name: str | None = None) -> Sequence[Credential]:

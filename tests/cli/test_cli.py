@@ -212,7 +212,7 @@ def test_agents_lists_all_agents_and_the_reasons_of_broken_ones(place: Path) -> 
     (place / "agents" / "ill.py").write_text("raise RuntimeError('no [bold]wings[/] today')\n", encoding="utf-8")
     done = hubbub(place, "agents")
     assert done.returncode == 1, done
-    rows = {name: line for line in done.stdout.splitlines() for name in ("parrot", "ill") if f" {name} " in line}
+    rows = {name: line for line in done.stdout.splitlines() for name in ("parrot", "ill") if line.startswith(f"{name} ")}
     assert " ok " in rows["parrot"] and "Says it again." in rows["parrot"]
     assert "broken" in rows["ill"] and "no [bold]wings[/] today" in rows["ill"]
 
@@ -260,6 +260,6 @@ def test_agents_starts_no_model(place: Path) -> None:
     (place / "agents" / "main.toml").write_text('adapter = "openai_chat"\ndescription = "A model."\n')
     (place / "agents" / "off.toml").write_text('adapter = "openai_chat"\napi_key_env = "NO_SUCH_KEY"\n')
     done = hubbub(place, "agents")
-    rows = {name: line for line in done.stdout.splitlines() for name in ("main", "off") if f" {name} " in line}
+    rows = {name: line for line in done.stdout.splitlines() for name in ("main", "off") if line.startswith(f"{name} ")}
     assert " ok " in rows["main"] and "A model." in rows["main"] and "no model" not in done.stdout
     assert " broken " in rows["off"] and "NO_SUCH_KEY" in rows["off"]

@@ -43,7 +43,7 @@ def read_refusal(output: CommandOutput, code: int = 1) -> str:
 
 def read_cells(table: str, name: str) -> list[str]:
     """Return the cells of the row that has the cell *name*."""
-    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in table.splitlines() if "│" in line]
+    rows = [re.split(r"\s{2,}", line) for line in table.splitlines()]
     (row,) = [row for row in rows if name in row]
     return row
 
@@ -57,7 +57,7 @@ async def connect_with(http: aiohttp.ClientSession, process: HubProcess, key: st
 # Each command with its exit code.
 SCRIPT = {
     "principal list": 0,
-    "key create ci --agents echo,main --expires 90d": 0,
+    "key create ci --agents echo --expires 90d": 0,
     "key create bot --role observer --tenant acme": 0,
     "key create ci --role admin": 1,
     "key create ci --tenant a/b": 1,
@@ -177,6 +177,36 @@ async def test_lists_have_no_secrets(process: HubProcess, tmp_path: Path) -> Non
         assert text.rpartition("_")[2] not in table
     await succeed(tmp_path, "key", "revoke", ids[0])
     assert read_cells(await succeed(tmp_path, "key", "list", "ci"), ids[0])[6] == "revoked"
+
+
+async def test_an_agent_that_the_hub_does_not_have_gets_a_warning(process: HubProcess, tmp_path: Path) -> None:
+    """The key is made, because the agent may come later. The warning has the agents of the hub."""
+    await process.start(sign_in=True)
+    output = await run_hubbub(tmp_path, "key", "create", "ci", "--agents", "echo,ecko")
+    assert output.code == 0 and re.fullmatch(r"hk_\w+\n", output.out)
+    warning, _ = output.err.splitlines()
+    assert warning == (
+        "there is no agent ecko; there are: echo; the key can use this agent as soon as its file is there"
+    )
+
+
+async def test_lists_fit_80_columns(process: HubProcess, tmp_path: Path) -> None:
+    """Ids stay in one piece, and columns are left out by name."""
+    await process.start(sign_in=True)
+    name = "the build server of the team"
+    key = await succeed(tmp_path, "key", "create", name, "--agents", "echo,main,writer,translator", "--expires", "90d")
+    headers = {"Authorization": f"Bearer {key}"}
+    session = "0123456789abcdef" * 2
+    async with aiohttp.ClientSession(headers=headers) as http:
+        url = f"{process.url}/api/v1/sessions/{session}/chat?wait=true"
+        async with http.post(url, json={"agentId": "echo", "message": "hello " * 20}) as response:
+            assert response.status == 200
+    for command, text in (("key list --all", key[3:19]), ("principal list", "p_"), ("audit", session)):
+        output = await run_hubbub(tmp_path, *command.split(), COLUMNS=80)
+        assert max(map(len, output.out.splitlines())) <= 80 and text in output.out, output.out
+        assert "left out: " in output.err and "wider terminal" in output.err
+    output = await run_hubbub(tmp_path, "sessions", "--url", process.url, COLUMNS=80, HUBBUB_KEY=key)
+    assert session in output.out and max(map(len, output.out.splitlines())) <= 80
 
 
 async def test_links_have_the_public_url(process: HubProcess, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -37,7 +38,7 @@ async def succeed(folder: Path, *arguments: str) -> str:
 
 def read_cells(table: str, name: str) -> list[str]:
     """Return the cells of the row that has the cell *name*."""
-    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in table.splitlines() if "│" in line]
+    rows = [re.split(r"\s{2,}", line) for line in table.splitlines()]
     (row,) = [row for row in rows if name in row]
     return row
 
