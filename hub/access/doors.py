@@ -80,9 +80,16 @@ def is_own_origin(settings: Settings, origin: str, host: str, scheme: str) -> bo
     Pages of the hub itself may, and pages of the setting `origins`. Pages of another port of this machine may not: they
     may belong to another account. *host* and *scheme* are those of the address that the browser sees.
     """
-    own_origins = (make_origin(scheme, host), settings.public_url and make_origin(*settings.public_url.split("://")))
     # Pages of every site can get the origin null, in a sandboxed frame: it never counts with a cookie.
-    return origin != "null" and (origin in settings.origins or origin in own_origins)
+    return origin != "null" and (origin in settings.origins or is_hub_origin(settings, origin, host, scheme))
+
+
+def is_hub_origin(settings: Settings, origin: str, host: str, scheme: str) -> bool:
+    """Return whether the pages of *origin* are those of the hub itself."""
+    return origin in (
+        make_origin(scheme, host),
+        settings.public_url and make_origin(*settings.public_url.split("://")),
+    )
 
 
 def make_origin(scheme: str, host: str) -> str:

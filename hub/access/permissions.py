@@ -71,8 +71,18 @@ def reads_all_sessions(principal: Principal, *, is_team: bool) -> bool:
     return principal.role in ("operator", "admin", "observer") or (is_team and principal.role == "member")
 
 
-def describe_refusal(principal: Principal, action: Action, role: SessionRole | None) -> str:
-    """Return the error for a refusal of what the principal can see: the role that it needs, and who can give it."""
+def describe_refusal(
+    principal: Principal, action: Action, role: SessionRole | None, *, is_broadcast: bool = False
+) -> str:
+    """Return the error for a refusal of what the principal can see: the role that it needs, and who can give it.
+
+    *role* is the principal's role in the session, and *is_broadcast* says that the session holds an agent's broadcasts.
+    """
+    if is_broadcast:
+        return (
+            f"only admins may do this in the session of an agent's broadcasts (action: {action}), and you have the "
+            f"role {principal.role}: ask an admin"
+        )
     if action in ("read", "write", "manage") and principal.role != "observer":
         needed_role = next(name for name in SESSION_ROLES if action in SESSION_ACTIONS[name])
         return (

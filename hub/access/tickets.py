@@ -15,7 +15,7 @@ MAX_TICKETS, MAX_OWN_TICKETS = 100_000, 1000
 
 @attrs.define(kw_only=True)
 class Ticket:
-    """A ticket of one principal, for pages of one *origin* (None: for programs).
+    """A ticket of one principal, for pages of one *origin* (None: for programs, and for pages of the hub itself).
 
     If *session_id* is None, it opens one WebSocket. Else it opens streams of the events of that session.
     *expires* is in ms.

@@ -20,6 +20,20 @@ const FIRST_RETRY_MS = 250
 const MAX_RETRY_MS = 15_000
 const HELLO_REF = 'hello'
 
+/**
+ * Return the frame in a message, or undefined if there is none.
+ * @param {string} data
+ * @returns {Frame | undefined}
+ */
+function parseFrame(data) {
+  try {
+    const frame = JSON.parse(data)
+    return typeof frame?.type === 'string' ? frame : undefined
+  } catch {
+    return undefined
+  }
+}
+
 /** A connection that lasts: it opens a socket, sends heartbeats, and retries with backoff until a final close code. */
 export class Link {
   /** @type {State} */
@@ -64,7 +78,10 @@ export class Link {
     const socket = (this.#socket = new this.#WebSocket(this.#url, 'hubbub.v1'))
     socket.onopen = () => this.#sayHello(socket)
     socket.onmessage = (/** @type {{ data: string }} */ { data }) => {
-      if (socket === this.#socket) this.#receive(JSON.parse(data))
+      if (socket !== this.#socket) return
+      const frame = parseFrame(data)
+      if (frame) this.#receive(frame)
+      else this.#retry(1006, 'the hub sent a frame that is no JSON object, or whose type is no text')
     }
     socket.onclose = (/** @type {{ code: number, reason: string }} */ { code, reason }) => {
       if (socket === this.#socket) this.#retry(code, reason)

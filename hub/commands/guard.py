@@ -83,7 +83,8 @@ def check_grants(
     if role is None:
         raise make_unknown_session_error(id_of(key))
     if not may(principal, action, role):
-        raise Denied(describe_refusal(principal, action, role), sessionId=id_of(key))
+        is_broadcast = id_of(key).startswith(BROADCAST_PREFIX)
+        raise Denied(describe_refusal(principal, action, role, is_broadcast=is_broadcast), sessionId=id_of(key))
 
 
 def _can_learn_of_refusal(hub: Hub, principal: Principal) -> bool:

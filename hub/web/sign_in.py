@@ -6,7 +6,7 @@ from hashlib import sha256
 import attrs
 from aiohttp import web
 
-from hub.access.doors import is_loopback, is_own_origin
+from hub.access.doors import is_hub_origin, is_loopback, is_own_origin
 from hub.access.principal import NOBODY, Principal
 from hub.access.proxies import is_trusted_proxy
 from hub.access.records import is_subject
@@ -60,7 +60,7 @@ async def _find_by_ticket(request: web.Request, visitor: Principal) -> Principal
     if path not in (*SOCKET_PATHS, EVENTS_PATH):
         raise Unauthenticated()
     session_id = request.match_info["id"] if path == EVENTS_PATH else None
-    origin = request.headers.get("Origin")
+    origin = find_foreign_origin(request)
     return await commands.redeem_ticket(request.app[HUB_KEY], visitor, ticket, origin, session_id)
 
 
@@ -98,6 +98,16 @@ def _may_use_cookie(request: web.Request) -> bool:
 def _is_from_own_page(request: web.Request) -> bool:
     settings, origin = request.app[HUB_KEY].settings, request.headers["Origin"]
     return is_own_origin(settings, origin, request[CLIENT_HOST_KEY], request[CLIENT_SCHEME_KEY])
+
+
+def find_foreign_origin(request: web.Request) -> str | None:
+    """Return the origin of the page that sent the request, or None for a program or a page of the hub itself.
+
+    A browser sends no Origin with the EventSource of a page of the same origin, but it does with a POST of this page.
+    """
+    settings, origin = request.app[HUB_KEY].settings, request.headers.get("Origin")
+    host, scheme = request[CLIENT_HOST_KEY], request[CLIENT_SCHEME_KEY]
+    return None if origin is None or is_hub_origin(settings, origin, host, scheme) else origin
 
 
 def check_origin(request: web.Request) -> None:

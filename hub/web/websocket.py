@@ -11,7 +11,7 @@ from hub.commands import table as commands
 from hub.commands.client import ClientHandle, attach
 from hub.commands.hub import Hub
 from hub.commands.intake import Intake, build_error
-from hub.errors import HubError, UnknownSession
+from hub.errors import AgentBroken, HubError, UnknownAgent, UnknownSession
 from hub.limits import Limits
 from hub.messages import Id
 from hub.protocols import close_frame, open_protocol, protocol_names
@@ -57,7 +57,7 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
     socket_log = open_socket_log(request, client) if client.hub.settings.access_log else None
     request.app[SOCKETS_KEY][intake] = ws
     try:
-        is_welcome = client.principal.is_signed_in or await wait_for_sign_in(client, reader)
+        is_welcome = client.principal.is_signed_in or await _sign_in(client, reader, request.match_info.get("agentId"))
         await _open(client, query, is_welcome)
         del query
         while (data := await reader.next()) is not None:
@@ -78,6 +78,20 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
         if error is not None:  # break the cycle: the traceback refers to the socket, and the socket to the error
             error.__traceback__ = error.__context__ = None
     return ws
+
+
+async def _sign_in(client: ClientHandle, reader: SocketReader, agent_id: str | None) -> bool:
+    """Wait as wait_for_sign_in() does. Then check the agent in the path: before, nobody may learn of agents.
+
+    With an agent that is unknown or broken, the client gets an error and stays connected, as its first chat would.
+    """
+    is_welcome = await wait_for_sign_in(client, reader)
+    if agent_id is not None and client.principal.is_signed_in:
+        try:
+            await commands.get_working_agent(client.hub, client.principal, agent_id)
+        except (UnknownAgent, AgentBroken) as refusal:
+            client.answer(build_error(refusal))
+    return is_welcome
 
 
 async def _disconnect(client: ClientHandle, ws: WebSocket, code: int, reason: str = "") -> None:
@@ -112,8 +126,9 @@ async def _accept(request: web.Request) -> tuple[ClientHandle, WebSocket, Socket
     hub.check_connection_count(principal)
     query, protocol_name = read_query(request, SocketQuery), "plain"
     if "agentId" in request.match_info:  # /agents/{agentId}/ws
-        agent = await commands.get_working_agent(hub, principal, request.match_info["agentId"])
-        query.agentId, protocol_name = agent.agentId, "hubbub.events"
+        query.agentId, protocol_name = request.match_info["agentId"], "hubbub.events"
+        if principal.is_signed_in:
+            await commands.get_working_agent(hub, principal, query.agentId)
     ws = _make_websocket(hub.limits)
     await ws.prepare(request)
     hub.counters.door.socket_opens += 1

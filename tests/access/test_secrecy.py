@@ -93,7 +93,11 @@ async def test_only_admins_write_in_the_session_of_broadcasts(tmp_path: Path, ac
     assert isinstance(await error_of(commands.chat(hub.door, member, chat)), Denied)
     assert isinstance(await error_of(commands.create_session(hub.door, member, "agent:echo")), Denied)
     await commands.broadcast(hub.door, admin, "echo", "news")
-    assert isinstance(await error_of(commands.chat(hub.door, member, chat)), Denied)
+    refusal = await error_of(commands.chat(hub.door, member, chat))
+    assert isinstance(refusal, Denied) and refusal.message == (
+        "only admins may do this in the session of an agent's broadcasts (action: write), and you have the role "
+        "member: ask an admin"
+    )
     rows = (await commands.list_messages(hub.door, member, "agent:echo", PageRequest(9))).rows
     assert [row.content for row in rows] == ["news"]
     await hub.stop()

@@ -8,10 +8,26 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
+from playwright.async_api import Browser
+from support.browser import needs_browser
 from support.hub import Client, Hub
 
 from hub.access.principal import OPERATOR
 from hub.commands import table as commands
+
+# Make a session and a ticket with a key, and open an EventSource with the ticket.
+OPEN_EVENT_SOURCE = """async (key) => {
+  const options = { method: 'POST', body: '{"sessionId": "s1"}', headers: { Authorization: `Bearer ${key}` } }
+  const session = await fetch('/api/v1/sessions', options)
+  const answer = await fetch('/api/v1/tickets', options)
+  const source = new EventSource(`/api/v1/sessions/s1/events?ticket=${(await answer.json()).ticket}`)
+  const state = await new Promise((resolve) => {
+    source.onopen = () => resolve('open')
+    source.onerror = () => resolve('error')
+  })
+  source.close()
+  return [session.status, answer.status, state]
+}"""
 
 
 @pytest.fixture
@@ -97,6 +113,29 @@ async def test_an_extended_client_signs_in_with_hello(signed: Hub) -> None:
     assert [(await other.next())["type"] for _ in range(2)] == ["ok", "welcome"]
     await client.send(type="ping")
     assert (await client.next())["type"] == "pong"
+
+
+async def test_the_socket_of_an_agent_takes_auth_as_its_first_frame(signed: Hub) -> None:
+    """As the other socket does. Its chats go to that agent."""
+    client = await signed.connect(path="/agents/echo/ws")
+    await client.send(type="chat", message="hello", sessionId="s1")
+    assert (await client.next())["payload"]["code"] == "unauthenticated"
+    await client.send(type="auth", token=await signed.key("ann"), ref=1)
+    assert (await client.next())["payload"] == {"event": "ok", "ref": 1}
+    await client.send(type="chat", message="hello", sessionId="s1")
+    assert (await client.find(lambda frame: frame["type"] == "text"))["payload"]["content"] == "hello "
+
+
+async def test_the_socket_of_an_agent_tells_nothing_before_the_sign_in(signed: Hub) -> None:
+    """A missing agent looks as any other one. After the sign-in, the client gets an error, and stays connected."""
+    client = await signed.connect(path="/agents/missing/ws")
+    await client.send(type="auth", token=await signed.key("ann", agents=["echo"]), ref=1)
+    payloads = [(await client.next())["payload"] for _ in range(2)]
+    assert payloads[0] == {"event": "ok", "ref": 1} and payloads[1]["code"] == "unknown_agent", payloads
+    await client.send(type="ping")
+    assert (await client.find(lambda frame: frame["payload"].get("event") == "pong"))["type"] == "status"
+    with pytest.raises(aiohttp.WSServerHandshakeError, match="404"):
+        await signed.connect(path="/agents/missing/ws", headers=bearer(await signed.key("ann")))
 
 
 async def test_a_wrong_token_closes_the_socket_with_4500(signed: Hub) -> None:
@@ -186,10 +225,32 @@ async def test_a_ticket_is_bound_to_its_origin_session_and_principal(signed: Hub
 
     assert (await call(signed, http, "GET", f"/sessions/s1/events?ticket={await ticket()}"))[0] == 200
     assert (await call(signed, http, "GET", f"/sessions/s2/events?ticket={await ticket()}"))[0] == 401
-    assert (await call(signed, http, "GET", f"/sessions/s1/events?ticket={await ticket(Origin=signed.url)}"))[0] == 401
+    page = "http://localhost:1"
+    assert (await call(signed, http, "GET", f"/sessions/s1/events?ticket={await ticket(Origin=page)}"))[0] == 401
+    path = f"/sessions/s1/events?ticket={await ticket()}"
+    assert (await call(signed, http, "GET", path, headers={"Origin": page}))[0] == 401
     text = await ticket()
     await commands.revoke_credential(signed.door, OPERATOR, key.split("_")[1])
     assert (await call(signed, http, "GET", f"/sessions/s1/events?ticket={text}"))[0] == 401
+
+
+async def test_an_event_source_of_the_hubs_own_page_uses_a_ticket(signed: Hub, http: aiohttp.ClientSession) -> None:
+    """A browser sends the Origin with the POST for the ticket, and none with the GET of an EventSource."""
+    key, own = await signed.key("ann"), {"Origin": signed.url}
+    await call(signed, http, "POST", "/sessions", key, json={"sessionId": "s1"})
+    answer = await call(signed, http, "POST", "/tickets", key, json={"sessionId": "s1"}, headers=own)
+    path = f"/sessions/s1/events?ticket={answer[1]['ticket']}"
+    for headers, status in (({}, 200), (own, 200), ({"Origin": "http://localhost:1"}, 401)):
+        assert (await call(signed, http, "GET", path, headers=headers))[0] == status
+
+
+@needs_browser
+async def test_a_browser_opens_an_event_source_with_a_ticket(signed: Hub, browser: Browser) -> None:
+    """A page of the hub itself, which has a key and no cookie."""
+    page = await browser.new_page()
+    await page.goto(f"{signed.url}/health")
+    states = await page.evaluate(OPEN_EVENT_SOURCE, await signed.key("ann"))
+    assert states == [201, 201, "open"]
 
 
 async def test_a_jwt_signs_in_the_same_principal_each_time(tmp_path: Path, http: aiohttp.ClientSession) -> None:

@@ -536,6 +536,24 @@ async def test_the_client_reconnects_after_another_close_code(network: Network, 
 
 
 @needs_node
+@pytest.mark.parametrize("text", ["<html>", "null", "7", "[]", '{"type": 7}', ""])
+async def test_a_frame_that_is_no_object_costs_the_connection(network: Network, text: str) -> None:
+    """The client says so in its state, and connects again, as the Python client does."""
+
+    async def act(number: int, ws: web.WebSocketResponse[Any], say: Say) -> None:
+        if number == 1:
+            await ws.send_str(text)
+        await ws.receive()
+
+    async with fake_hub(act) as url:
+        network.driver.do("connect", url=url)
+        await network.driver.until("state", state="waiting", code=1006)
+        while network.driver.count("state", state="live") < 2:
+            await network.driver.next()
+        await network.driver.close()
+
+
+@needs_node
 async def test_the_client_requests_missing_events(network: Network) -> None:
     """It requests each gap once, and goes on if the hub does not have the events."""
     positions: list[int] = []

@@ -176,12 +176,12 @@ class Hub:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def connect(self, query: str = "", extended: bool = False, **options: Any) -> Client:
+    async def connect(self, query: str = "", extended: bool = False, path: str = "/ws", **options: Any) -> Client:
         http = aiohttp.ClientSession()
         protocols = options.pop("protocols", ("hubbub.v1",) if extended else ())
-        path = f"{self.url}/api/v1/ws{query}"
+        address = f"{self.url}/api/v1{path}{query}"
         try:
-            ws = await http.ws_connect(path, protocols=protocols, max_msg_size=0, autoclose=True, **options)
+            ws = await http.ws_connect(address, protocols=protocols, max_msg_size=0, autoclose=True, **options)
         except BaseException:
             await http.close()
             raise

@@ -13,7 +13,7 @@ from hub.messages import Id
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, Route, json_response
-from hub.web.sign_in import check_origin, check_scheme, clear_cookie, set_cookie
+from hub.web.sign_in import check_origin, check_scheme, clear_cookie, find_foreign_origin, set_cookie
 
 
 class LinkBody(msgspec.Struct):
@@ -98,7 +98,7 @@ async def post_ticket(request: web.Request) -> web.Response:
     A ticket for a WebSocket works once. A ticket for the events of a session works for an hour after its first use.
     """
     body = await bodies.read_body(request, TicketBody)
-    principal, origin = principal_of(request), request.headers.get("Origin")
+    principal, origin = principal_of(request), find_foreign_origin(request)
     ticket = await commands.make_ticket(request.app[HUB_KEY], principal, origin, body.sessionId)
     return json_response(TicketAnswer(ticket), status=201)
 
