@@ -212,7 +212,9 @@ def test_agents_lists_all_agents_and_the_reasons_of_broken_ones(place: Path) -> 
     (place / "agents" / "ill.py").write_text("raise RuntimeError('no [bold]wings[/] today')\n", encoding="utf-8")
     done = hubbub(place, "agents")
     assert done.returncode == 1, done
-    rows = {name: line for line in done.stdout.splitlines() for name in ("parrot", "ill") if line.startswith(f"{name} ")}
+    rows = {
+        name: line for line in done.stdout.splitlines() for name in ("parrot", "ill") if line.startswith(f"{name} ")
+    }
     assert " ok " in rows["parrot"] and "Says it again." in rows["parrot"]
     assert "broken" in rows["ill"] and "no [bold]wings[/] today" in rows["ill"]
 
