@@ -47,7 +47,7 @@ clients: .venv/.test-$(KEY) ## run clients of other projects from PyPI and npm; 
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 proxies: .venv/.test-$(KEY) ## run nginx, Caddy and HAProxy before a hub, and slowhttptest against it, 4 minutes
-	$(BIN)/python -m pytest tests/proxies $(ARGS)
+	$(BIN)/python -m pytest -n 2 tests/proxies $(ARGS)
 
 torture-short: .venv/.test-$(KEY) ## test kills, stops, power cuts, bad disks and bad agents for 3 minutes
 	$(BIN)/python -m pytest tests/torture

@@ -78,10 +78,10 @@ async def test_connections_survive_80_seconds_of_silence(tmp_path: Path) -> None
     A request that waits for an answer gets nothing meanwhile. It survives only the long limits of the files of deploy/.
     All proxies are silent at the same time.
     """
-    folders = [tmp_path / str(number) for number in range(len(SILENT_SITES))]
-    for folder in folders:
-        folder.mkdir()
-    statuses = await asyncio.gather(
-        *(stay_silent(folder, kind, edits) for folder, (kind, edits) in zip(folders, SILENT_SITES))
-    )
-    assert statuses == [504 if edits else 200 for _, edits in SILENT_SITES]
+    tasks = []
+    async with asyncio.TaskGroup() as group:
+        for number, (kind, edits) in enumerate(SILENT_SITES):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            tasks.append(group.create_task(stay_silent(folder, kind, edits)))
+    assert [task.result() for task in tasks] == [504 if edits else 200 for _, edits in SILENT_SITES]
