@@ -16,6 +16,7 @@ from hub.hosting.contract import Run as RunView
 from hub.hosting.hosted import Agent
 from hub.hosting.metering import AnswerMeters
 from hub.messages import Past, Request
+from hub.messages.past import drop_tools
 from hub.messages.requests import EMPTY_REQUEST
 from hub.observe.tracing import trace_origin
 from hub.protocols.reading import check_request
@@ -56,7 +57,7 @@ async def complete(
         session=conversation.run_id,
         message=conversation.message,
         principal=principal.author,
-        history=conversation.history,
+        history=conversation.history if agent.marks.tools else drop_tools(conversation.history),
         parts=conversation.parts,
         request=conversation.request,
     )

@@ -11,6 +11,7 @@ from hub.messages import (
     Event,
     Fault,
     MessageRemoved,
+    Reasoning,
     RunError,
     RunFinished,
     RunOutcome,
@@ -46,6 +47,7 @@ async def read_outcome(store: EventStore, session: LiveSession, accepted: Accept
         usage=reader.usage,
         error=reader.fault,
         toolCalls=reader.calls.list_open_calls() or None,
+        reasoning="".join(reader.thoughts) or None,
     )
 
 
@@ -54,6 +56,7 @@ class _OutcomeReader:
     """Collects the outcome of a run from its events. *texts* has the chunks of each message, by message id."""
 
     texts: dict[str, list[str]] = attrs.Factory(dict)
+    thoughts: list[str] = attrs.Factory(list)
     calls: CallRecorder = attrs.Factory(lambda: CallRecorder(client_tools=frozenset(), max_bytes=0))
     fault: Fault | None = None
     stop_reason: StopReason | None = None
@@ -71,6 +74,9 @@ class _OutcomeReader:
             for message_id in body.messageIds:  # the run was started again, so its earlier messages were removed
                 self.texts.pop(message_id, None)
             self.calls.remove_messages(("",))
+            self.thoughts.clear()
+        elif isinstance(body, Reasoning):
+            self.thoughts.append(body.delta)
         elif isinstance(body, TOOL_EVENTS):
             self.calls.add(body, "")
         elif isinstance(body, RunError):

@@ -78,7 +78,8 @@ class EventPage(Struct, frozen=True, kw_only=True):
 class RunOutcome:
     """What a run answered: its text, its stop reason, its token counts, and its error if it failed.
 
-    With the stop reason `tool_calls`, *toolCalls* are the calls that the client has to run.
+    With the stop reason `tool_calls`, *toolCalls* are the calls that the client has to run. *reasoning* is that of the
+    model, if there is any.
     """
 
     sessionId: str
@@ -89,6 +90,7 @@ class RunOutcome:
     usage: Usage | None = None
     error: Fault | None = None
     toolCalls: tuple[ToolCallPart, ...] | None = None
+    reasoning: str | None = None
 
 
 @attrs.frozen(kw_only=True)

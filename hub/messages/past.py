@@ -37,3 +37,15 @@ class Past:
     tool_calls: Sequence[ToolCall] = attrs.field(default=(), kw_only=True)
     tool_call_id: str | None = attrs.field(default=None, kw_only=True)
     is_error: bool = attrs.field(default=False, kw_only=True)
+
+
+def drop_tools(history: Sequence[Past]) -> list[Past]:
+    """Return messages for an agent that takes no tools: without tool calls and results, and without what is empty then.
+
+    A message that was empty before stays.
+    """
+    return [
+        attrs.evolve(past, tool_calls=())
+        for past in history
+        if past.role != "tool" and (past.content or past.parts or not past.tool_calls)
+    ]

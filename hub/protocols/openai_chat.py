@@ -12,7 +12,6 @@ from hub.messages import (
     Chunk,
     Event,
     Notice,
-    Reasoning,
     Reset,
     RunError,
     RunFinished,
@@ -20,6 +19,7 @@ from hub.messages import (
     Usage,
     WholeMessage,
 )
+from hub.protocols.openai_deltas import DeltaMaker
 from hub.protocols.openai_errors import EARLY_ENDS, dropped_answer_error, early_end_error, openai_error_of
 from hub.protocols.sse import RunStream, escape_separators, http_chunk
 
@@ -64,26 +64,27 @@ def usage_body(usage: Usage | None, prompt_bytes: int, answer_bytes: int) -> dic
 
 @attrs.frozen(kw_only=True)
 class AnswerForm:
-    """What a request says about its answer. *prompt_bytes* is the size of its messages, for estimates of tokens."""
+    """What a request says about its answer. *prompt_bytes* is the size of its messages, for estimates of tokens.
+
+    *tool_names* are the client's tools. Calls of other tools are the agent's own business.
+    """
 
     model: str
     wants_usage: bool = False
     prompt_bytes: int = 0
+    tool_names: frozenset[str] = frozenset()
 
 
 def completion_body(
-    form: AnswerForm, completion_id: str, text: str, stop_reason: str, usage: Usage | None
+    form: AnswerForm, completion_id: str, message: dict[str, Any], stop_reason: str, counts: dict[str, int]
 ) -> dict[str, Any]:
-    """Return the body of a complete answer; raises OpenAIError for a stop reason of EARLY_ENDS."""
-    if stop_reason in EARLY_ENDS:
-        raise early_end_error(stop_reason)
+    """Return the body of a complete answer. *counts* is its usage."""
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": text, "refusal": None},
+        "message": message,
         "logprobs": None,
         "finish_reason": OPENAI_FINISH_REASONS.get(stop_reason, "stop"),
     }
-    counts = usage_body(usage, form.prompt_bytes, len(text.encode()))
     head = {"id": completion_id, "object": "chat.completion", "created": int(time()), "model": form.model}
     return {**head, "choices": [choice], "usage": counts}
 
@@ -93,7 +94,7 @@ def chunk_head(completion_id: str, created: int, model: str) -> dict[str, Any]:
     return {"id": completion_id, "object": "chat.completion.chunk", "created": created, "model": model}
 
 
-def delta_chunk(head: dict[str, Any], delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+def delta_chunk(head: dict[str, Any], delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
     """Return one chunk of an answer."""
     return {**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]}
 
@@ -118,22 +119,20 @@ class OpenAIStream(RunStream):
     def __init__(self, form: AnswerForm, run_id: str) -> None:
         super().__init__(run_id)
         self.form = form
+        self._deltas = DeltaMaker(tool_names=form.tool_names)
         self._counted_seq = self._answer_bytes = 0
 
     def translate(self, event: Event, body: Any) -> list[dict[str, Any]]:
         head = chunk_head(f"chatcmpl-{event.runId}", event.ts // 1000, self.form.model)
         if isinstance(body, RunStarted):
             return [delta_chunk(head, FIRST_DELTA)]
-        if isinstance(body, (Chunk, WholeMessage)):
-            return [delta_chunk(head, {"content": body.content})]
-        if isinstance(body, Reasoning):
-            return [delta_chunk(head, {"reasoning_content": body.delta})]
         if isinstance(body, RunError):
             return [openai_error_of(AgentError(body.message, body.code)).body]
         if isinstance(body, RunFinished):
             counts = usage_body(body.usage, self.form.prompt_bytes, self._answer_bytes)
             return final_chunks(head, body.stopReason, counts if self.form.wants_usage else None)
-        return []
+        delta = self._deltas.make(body)
+        return [] if delta is None else [delta_chunk(head, delta)]
 
     def answer(self, notice: Notice) -> bytes:
         if not isinstance(notice, Reset):

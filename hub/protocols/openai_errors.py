@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from math import ceil
 
-from hub.errors import AgentError, HubError, IdReused, PrincipalQuotaExceeded, Unauthenticated, UnknownAgent
+from hub.errors import (
+    AgentError,
+    HubError,
+    IdReused,
+    PrincipalQuotaExceeded,
+    ToolCallAnswered,
+    ToolsUnsupported,
+    Unauthenticated,
+    UnknownAgent,
+)
 from hub.messages.codes import RETRYABLE
 
 # The stop reasons of runs that were stopped before their end, with the HTTP status and the error text for clients.
@@ -60,6 +69,11 @@ class OpenAIError(Exception):
         return {"Retry-After": str(max(1, ceil(retry_ms / 1000))), "retry-after-ms": str(retry_ms)}
 
 
+def bad_request_error(message: str, param: str, code: str | None = None) -> OpenAIError:
+    """Return the error for a wrong parameter of a request."""
+    return OpenAIError(400, "invalid_request_error", message, param, code)
+
+
 def openai_error_of(error: Exception) -> OpenAIError:
     """Convert a HubError, an AgentError or a TimeoutError to an OpenAIError. An OpenAIError is returned unchanged."""
     if isinstance(error, OpenAIError):
@@ -85,8 +99,10 @@ def _convert_refusal(error: HubError) -> OpenAIError:
         return OpenAIError(401, "invalid_request_error", message, None, "invalid_api_key")
     if isinstance(error, PrincipalQuotaExceeded):
         return OpenAIError(429, "insufficient_quota", message, None, error.code)
-    if isinstance(error, IdReused):  # not 409, after which clients repeat the request
+    if isinstance(error, (IdReused, ToolCallAnswered)):  # not 409, after which clients repeat the request
         return OpenAIError(422, "invalid_request_error", message, None, error.code)
+    if isinstance(error, ToolsUnsupported):
+        return bad_request_error(message, "tool_choice", error.code)
     kind = "rate_limit_error" if error.status == 429 else "invalid_request_error"
     kind = kind if error.status < 500 else "server_error"
     retry_ms = error.fields.get("retryAfterMs")

@@ -36,12 +36,29 @@ class OpenAIModelList(msgspec.Struct):
     data: list[OpenAIModel]
 
 
+class CalledTool(msgspec.Struct):
+    """The name of a tool, and the arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class AnswerToolCall(msgspec.Struct):
+    """A call of a tool that the client runs."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledTool
+
+
 class AssistantMessage(msgspec.Struct):
-    """The message of the agent."""
+    """The message of the agent. Its content is null if it has tool calls and no text."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
+    tool_calls: list[AnswerToolCall] | msgspec.UnsetType = msgspec.UNSET
 
 
 class CompletionChoice(msgspec.Struct):
@@ -54,19 +71,20 @@ class CompletionChoice(msgspec.Struct):
 
 
 class TokenUsage(msgspec.Struct):
-    """The token counts of the agent's model."""
+    """The token counts of the agent's model. `estimated` of the tokens are an estimate of the hub."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    estimated: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatCompletion(msgspec.Struct):
-    """The answer to a conversation; `usage` is null if the agent does not give both counts."""
+    """The answer to a conversation."""
 
     id: str
     object: Literal["chat.completion"]
     created: int
     model: str
     choices: list[CompletionChoice]
-    usage: TokenUsage | None
+    usage: TokenUsage

@@ -102,7 +102,8 @@ def check_parts(parts: Any, limits: Limits) -> None:
 def check_request(request: Request, limits: Limits) -> None:
     """Raise BadFrame if a request is outside the limits, or if its choice of a tool does not fit its tools.
 
-    Its sampling may have long integers, such as a seed, and objects with many keys: those of `logit_bias`.
+    It may have integers of 64 bits, such as a seed or a bound in the schema of a tool. Its sampling may have objects
+    with many keys: those of `logit_bias`.
     """
     data = msgspec.json.encode(request)
     if len(data) > limits.request_bytes:
@@ -110,9 +111,10 @@ def check_request(request: Request, limits: Limits) -> None:
         raise BadFrame(f"the tools, the state and the rest of the request are larger than {size}: send less")
     fields = orjson.loads(data)
     sampling = fields.pop("sampling")
+    limits = attrs.evolve(limits, max_integer=MAX_SEED)
     _check_value(fields, limits, 1)
     if sampling:
-        _check_value(sampling, attrs.evolve(limits, max_integer=MAX_SEED, object_keys=len(data)), 2)
+        _check_value(sampling, attrs.evolve(limits, object_keys=len(data)), 2)
     if len(request.tool_names) < len(request.tools):
         raise BadFrame("two tools of the request have one name: give each tool its own name")
     choice = request.tool_choice

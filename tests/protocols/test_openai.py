@@ -20,8 +20,7 @@ from hub.ids import Key
 from hub.node.expiring import expire_events
 from hub.node.history import read_history
 from hub.protocols import openai_chat
-from hub.protocols.openai_chat import AnswerForm
-from hub.protocols.openai_errors import OpenAIError, openai_error_of
+from hub.protocols.openai_errors import openai_error_of
 
 MODEL = '''
 """Answers with its conversation, and yields a usage."""
@@ -155,11 +154,14 @@ async def test_a_failure_during_a_stream_is_an_event_of_the_stream(
 @pytest.mark.parametrize(
     "body, param",
     [
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"functions": [{"name": "f"}]}, "functions"),
         ({"n": 2}, "n"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
+        ({"tool_choice": "none of them"}, "tool_choice"),
         ({"logprobs": True}, "logprobs"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
         ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),
@@ -413,9 +415,8 @@ def test_each_failure_has_an_http_status() -> None:
         assert openai_error_of(AgentError("x", code)).status == 422, code
     assert openai_error_of(TimeoutError()).status == 504
     for reason, status in (("timeout", 504), ("cancelled", 499), ("aborted", 503)):
-        with pytest.raises(OpenAIError) as refusal:
-            openai_chat.completion_body(AnswerForm(model="m"), "n", "half", reason, None)
-        assert (refusal.value.status, refusal.value.body["error"]["code"]) == (status, reason)
+        error = openai_error_of(AgentError("x", reason, retryable=True))
+        assert (error.status, error.body["error"]["code"]) == (status, reason)
         (last,) = openai_chat.final_chunks({}, reason, None)
         assert last["error"]["code"] == reason
 

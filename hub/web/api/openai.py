@@ -2,7 +2,7 @@
 
 import sys
 from functools import wraps
-from typing import Annotated
+from typing import Annotated, Any
 
 import attrs
 import msgspec
@@ -18,17 +18,22 @@ from hub.errors import (
     PrincipalQuotaExceeded,
     SessionDeleted,
     StorageUnavailable,
+    ToolsUnsupported,
     UnknownAgent,
     UnknownSession,
+    UnknownToolCall,
 )
 from hub.messages import Id, PageRequest
 from hub.protocols import openai_chat, openai_request
+from hub.protocols.openai_chat import AnswerForm
+from hub.protocols.openai_conversation import read_conversation
 from hub.protocols.openai_errors import OpenAIError, openai_error_of
 from hub.protocols.openai_request import CompletionRequest
 from hub.protocols.openai_shapes import ChatCompletion, OpenAIErrorBody, OpenAIModel, OpenAIModelList
 from hub.protocols.reading import MAX_SEED
 from hub.web import bodies
-from hub.web.api.openai_answers import answer_conversation, answer_in_session
+from hub.web.api.openai_answers import Completion, answer_conversation
+from hub.web.api.openai_sessions import answer_in_session
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import (
     API_PREFIX,
@@ -102,13 +107,32 @@ async def post_completion(request: web.Request) -> web.StreamResponse:
     limits = limits_of(request)
     limits = attrs.evolve(limits, max_integer=MAX_SEED, object_keys=limits.conversation_bytes)
     body = await bodies.read_fields(request, CompletionRequest.example, limits.conversation_bytes, limits)
-    completion = openai_request.read_completion(body, request.headers)
-    if completion.stream:
+    fields = openai_request.read_completion(body, request.headers)
+    if fields.stream:
         refuse_http_1_0(request)
-    message, history = openai_request.split_conversation(completion.messages)
-    if completion.sessionId is not None:
-        return await answer_in_session(request, completion, message)
-    return await answer_conversation(request, completion, message, history)
+    completion = _make_completion(fields, body)
+    if completion.session_id is not None:
+        return await answer_in_session(request, completion)
+    return await answer_conversation(request, completion)
+
+
+def _make_completion(fields: CompletionRequest, body: dict[str, Any]) -> Completion:
+    prompt, request = read_conversation(fields.messages), openai_request.make_request(fields, body)
+    options = fields.stream_options
+    form = AnswerForm(
+        model=fields.model,
+        wants_usage=options is not None and options.include_usage is True,
+        prompt_bytes=prompt.text_bytes,
+        tool_names=request.tool_names,
+    )
+    return Completion(
+        prompt=prompt,
+        request=request,
+        form=form,
+        is_streamed=fields.stream is True,
+        session_id=fields.sessionId,
+        client_msg_id=fields.clientMsgId,
+    )
 
 
 OPENAI_TAG = "OpenAI"
@@ -133,6 +157,8 @@ ROUTES = (
         raises=(
             UnknownAgent,
             UnknownSession,
+            UnknownToolCall,
+            ToolsUnsupported,
             AgentBroken,
             SessionDeleted,
             Busy,

@@ -1,0 +1,92 @@
+"""Answers in the form of OpenAI's chat completions in a session: whole, or streamed."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from hub.access.principal import Principal
+from hub.commands import table as commands
+from hub.commands.client import ClientHandle
+from hub.commands.hub import Hub
+from hub.errors import AgentError, Draining, IdReused, ToolCallAnswered, UnknownToolCall
+from hub.messages import Chat, ChatWithRequest
+from hub.messages.parts import JsonParts, Parts
+from hub.protocols import openai_chat
+from hub.protocols.openai_chat import AnswerForm, OpenAIStream
+from hub.protocols.openai_deltas import answer_message
+from hub.protocols.openai_errors import (
+    EARLY_ENDS,
+    bad_request_error,
+    dropped_answer_error,
+    early_end_error,
+    make_final,
+)
+from hub.web.api.openai_answers import Completion
+from hub.web.doorkeeper import principal_of
+from hub.web.routes import HUB_KEY
+from hub.web.sse import EventStream
+
+
+async def answer_in_session(request: web.Request, completion: Completion) -> web.StreamResponse:
+    """Chat in a session: the hub has the history, and a disconnect does not stop the run.
+
+    If the session does not wait for the results before a text, the text is sent without them.
+    """
+    prompt = completion.prompt
+    if prompt.is_continuation:
+        text = "in a session, the last message must be a user's, or the result of a tool call"
+        raise bad_request_error(text, "messages")
+    parts = prompt.late_results + (prompt.results or prompt.parts)
+    try:
+        return await _answer_parts(request, completion, parts)
+    except (UnknownToolCall, ToolCallAnswered, IdReused):
+        if not prompt.late_results:
+            raise
+    return await _answer_parts(request, completion, prompt.parts)
+
+
+async def _answer_parts(request: web.Request, completion: Completion, parts: JsonParts) -> web.StreamResponse:
+    hub, principal, form = request.app[HUB_KEY], principal_of(request), completion.form
+    command = ChatWithRequest(
+        message=completion.prompt.message,
+        agentId=form.model,
+        sessionId=completion.session_id,
+        clientMsgId=completion.client_msg_id,
+        parts=msgspec.convert(parts, Parts) if parts else None,
+        request=completion.request,
+    )
+    if not completion.is_streamed:
+        return web.json_response(await _ask_in_session(hub, principal, form, command))
+    async with EventStream(request) as stream:
+
+        async def open_stream(run_id: str, is_whole: bool) -> ClientHandle:
+            return await stream.open(OpenAIStream(form, run_id))
+
+        receipt = await commands.stream_chat(hub, principal, command, open_stream)
+        await stream.serve_run(receipt.runId)
+    return stream.response
+
+
+async def _ask_in_session(hub: Hub, principal: Principal, form: AnswerForm, command: Chat) -> dict[str, Any]:
+    """Return the body of a complete answer in a session.
+
+    Once the session holds the message, an error is final: a retry would add the message again. With an idempotency key,
+    it would get the same answer, which is of use only if the answer is still to come.
+    """
+    try:
+        outcome = await commands.ask(hub, principal, command)
+    except Draining as error:
+        if "runId" in error.fields and command.clientMsgId is None:
+            raise make_final(error) from None
+        raise
+    if outcome.error is not None:
+        raise make_final(AgentError(outcome.error.message, outcome.error.code, retryable=True))
+    if outcome.stopReason in EARLY_ENDS:
+        raise make_final(early_end_error(outcome.stopReason))
+    if outcome.stopReason is None:
+        raise dropped_answer_error()
+    calls = [call for call in outcome.toolCalls or () if call.toolCallName in form.tool_names]
+    message = answer_message(outcome.content, outcome.reasoning or "", calls)
+    counts = openai_chat.usage_body(outcome.usage, form.prompt_bytes, len(outcome.content.encode()))
+    return openai_chat.completion_body(form, f"chatcmpl-{outcome.runId}", message, outcome.stopReason, counts)
