@@ -20,6 +20,8 @@ OutFrameSize = Annotated[int, msgspec.Meta(ge=4096, le=MAX_LIMIT, description="a
 ChunkSize = Annotated[int, msgspec.Meta(ge=4, le=MAX_LIMIT, description="a whole number, 4 or more")]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of seconds, more than 0")]
 
+SecondsOrZero = Annotated[float, msgspec.Meta(ge=0, le=1e9, description="a number of seconds, 0 or more")]
+
 
 @attrs.frozen(kw_only=True)
 class Limits:
@@ -99,6 +101,7 @@ class Limits:
     run_seconds: Seconds = 3600.0  # for one answer
     silence_seconds: Seconds = 600.0  # between two outputs of an agent, without the time in which a question is open
     grace_seconds: Seconds = 5.0  # between a cancel and the forced end of the agent's code
+    agui_orphan_seconds: SecondsOrZero = 10.0  # that an AG-UI answer goes on without its request, if nobody hears it
     drain_seconds: Seconds = 15.0  # for running answers at a shutdown
     close_seconds: Seconds = 2.0  # for the closing handshakes of a shutdown
     retry_seconds: Seconds = 0.5  # before a failed commit is retried

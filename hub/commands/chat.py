@@ -9,6 +9,7 @@ from hub.commands.guard import check_session, make_sender, use_session
 from hub.commands.hub import Hub
 from hub.commands.joining import answer_and_subscribe, reserve_subscription
 from hub.commands.outcome import read_outcome
+from hub.commands.run_ownership import RunOwnership
 from hub.commands.scopes import DEFAULT_AGENT
 from hub.errors import BadFrame, Draining
 from hub.hosting.hosted import Agent
@@ -68,17 +69,25 @@ def _find_target(hub: Hub, command: Chat, client: ClientHandle | None) -> tuple[
 
 
 async def stream_chat(
-    hub: Hub, principal: Principal, command: Chat, opener: RunOpener, client_cursor: tuple[str, int] | None = None
+    hub: Hub,
+    principal: Principal,
+    command: Chat,
+    opener: RunOpener,
+    client_cursor: tuple[str, int] | None = None,
+    ownership: RunOwnership | None = None,
 ) -> Accepted:
     """Store a message and its run. Then open a client, answer it, and subscribe it from the message on.
 
     After a lost connection, *client_cursor* is the (epoch, seq) of the last event of this run that the client received.
+    *ownership* begins as soon as the run is known.
     Raises the errors of chat(). SessionDeleted is possible even after the client was opened.
     """
     agent, session_id = _find_target(hub, command, None)
     key = hub.make_key(principal, session_id)
     async with use_session(hub, principal, "write", key, may_create=True) as session:
         accepted = await session.admission.admit(command, make_sender(hub, principal, session), agent)
+        if ownership is not None:
+            ownership.begin(session, accepted.runId)
         await _follow(hub, session, accepted.runId, accepted.seq - 1, opener, client_cursor, accepted)
     return accepted
 
@@ -91,12 +100,16 @@ async def follow_run(
     start: int,
     opener: RunOpener,
     client_cursor: tuple[str, int] | None = None,
+    ownership: RunOwnership | None = None,
 ) -> None:
     """Open a client, and subscribe it to the events after *start*.
 
-    The events begin after *client_cursor* instead, if it is later than *start* and has the session's epoch.
+    The events begin after *client_cursor* instead, if it is later than *start* and has the session's epoch. *ownership*
+    is that of stream_chat().
     """
     async with use_session(hub, principal, "read", hub.make_key(principal, session_id)) as session:
+        if ownership is not None:
+            ownership.begin(session, run_id)
         await _follow(hub, session, run_id, start, opener, client_cursor)
 
 
@@ -129,7 +142,8 @@ async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
     key = hub.make_key(principal, session_id)
     async with use_session(hub, principal, "write", key, may_create=True) as session:
         accepted = await session.admission.admit(command, make_sender(hub, principal, session), agent)
-        await session.schedule.wait_for_end_or_drain(accepted.runId)
+        with session.schedule.hearing.hear(accepted.runId):
+            await session.schedule.wait_for_end_or_drain(accepted.runId)
         check_session(hub, await hub.directory.renew(principal), "read", session)
         result = await read_outcome(hub.node.log.events, session, accepted)
     if result.stopReason is None and hub.node.is_draining:

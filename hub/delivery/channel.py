@@ -53,6 +53,10 @@ class Subscription:
         """Return True if the text of this run is delivered as whole messages."""
         return self.whole_messages or run_id in self.whole_run_ids
 
+    def covers(self, run_id: str) -> bool:
+        """Return True if the events of this run are for the client, now or when it has caught up."""
+        return (self.run_ids is None or run_id in self.run_ids) and self.connection.protocol.carries(run_id)
+
     def has_all_events(self) -> bool:
         """Return True if all events are delivered unchanged, so that clients can share the encoding of a page."""
         return (

@@ -22,13 +22,13 @@ class Registry:
     A group is the set of connections that are subscribed to one agent's runs in all sessions. The name of the group is
     the agent's id, or TENANT/ID outside the default tenant.
 
-    *on_unsubscribe* is called after the end of a subscription to a channel. *on_members_change* is called after a
-    change of Channel.list_members(). *on_catch_up* is called when activate() makes a subscription without *run_ids*
-    live, or paged for the first time. *can_hear* returns whether the client of a group may read a session now.
+    *on_unsubscribe* is called after the end of a subscription. *on_members_change* is called after a change of
+    Channel.list_members(). *on_catch_up* is called when activate() makes a subscription without *run_ids* live, or
+    paged for the first time. *can_hear* returns whether the client of a group may read a session now.
     """
 
     limits: Limits
-    on_unsubscribe: Callable[[Channel], None]
+    on_unsubscribe: Callable[[Subscription], None]
     on_members_change: Callable[[Channel], None]
     on_catch_up: Callable[[Subscription], None]
     can_hear: Callable[[Connection, Channel], bool] = lambda connection, channel: True
@@ -132,7 +132,7 @@ class Registry:
         channel.subscriptions.discard(sub)
         if sub.run_ids is None:
             self.on_members_change(channel)
-        self.on_unsubscribe(channel)
+        self.on_unsubscribe(sub)
 
     def close_channel(self, channel: Channel, notice: Notice) -> None:
         """Send a last notice to all subscriptions of a deleted session, end them, and refuse new subscriptions."""

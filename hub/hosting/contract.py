@@ -228,7 +228,7 @@ def _check_bool(marks: "Marks", field: "attrs.Attribute[bool]", value: Any) -> N
         raise ValueError(f"{field.name} must be True or False, not {value!r}")
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Marks:
     """The arguments of the decorator `agent`. None stands for the default that the docstring of `agent` states."""
 
@@ -236,7 +236,8 @@ class Marks:
     max_runs: int | None = attrs.field(default=None, validator=_check_count)
     time_limit: float | None = attrs.field(default=None, validator=_check_seconds)
     silence_limit: float | None = attrs.field(default=None, validator=_check_seconds)
-    tools: bool = attrs.field(default=False, kw_only=True, validator=_check_bool)
+    unheard_seconds: float | None = attrs.field(default=None, validator=_check_seconds)
+    tools: bool = attrs.field(default=False, validator=_check_bool)
 
 
 @overload
@@ -248,6 +249,7 @@ def agent(
     max_runs: int | None = None,
     time_limit: float | None = None,
     silence_limit: float | None = None,
+    unheard_seconds: float | None = None,
     tools: bool = False,
 ) -> Callable[[Function], Function]: ...
 def agent(function: Any = None, **marks: Any) -> Any:
@@ -258,6 +260,8 @@ def agent(function: Any = None, **marks: Any) -> Any:
     unlimited.
     *time_limit*: seconds for one answer; one hour by default. *silence_limit*: seconds between two outputs; ten minutes
     by default. At a limit the answer ends with the stop reason `timeout`.
+    *unheard_seconds*: an answer that somebody heard, and that nobody hears any more for so long, is cancelled; never by
+    default.
     *tools*: the agent takes the tools of clients (`run.request.tools`), and calls them with ToolCallStart and others.
 
     Raises ValueError or TypeError for a wrong argument: the agent is then broken, with that text.

@@ -90,7 +90,7 @@ class Node:
         self.pace = Pace(_find_flush_seconds(settings))
         self.registry = Registry(
             limits=settings.limits,
-            on_unsubscribe=lambda channel: self.unload_if_unused(channel.key),
+            on_unsubscribe=self._on_unsubscribe,
             on_members_change=self._on_members_change,
             on_catch_up=self._send_state,
         )
@@ -221,6 +221,12 @@ class Node:
         protocol = sub.connection.protocol
         if session is not None and protocol.notices:
             sub.connection.write(protocol.notice(session.make_state()))
+
+    def _on_unsubscribe(self, sub: Subscription) -> None:
+        session = self.sessions.get(sub.channel.key)
+        if session is not None and session.channel is sub.channel and not self.is_draining:
+            session.schedule.hearing.note_unsubscription(sub)
+        self.unload_if_unused(sub.channel.key)
 
     def _on_members_change(self, channel: Channel) -> None:
         if not self.is_draining:  # in a shutdown all members leave

@@ -53,6 +53,10 @@ class WireProtocol(ABC):
     def notice(self, notice: Notice) -> bytes:
         """Encode a notice for all members of a session."""
 
+    def carries(self, run_id: str) -> bool:
+        """Return whether clients get the events of a run."""
+        return True
+
     def events(self, events: Sequence[Event]) -> bytes:
         """Encode several events in order."""
         return b"".join([self.event(event) for event in events])

@@ -60,6 +60,9 @@ class RunStream(SseProtocol):
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
 
+    def carries(self, run_id: str) -> bool:
+        return run_id == self.run_id
+
     def event(self, event: Event) -> bytes:
         if event.runId != self.run_id:
             return b""

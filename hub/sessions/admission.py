@@ -123,7 +123,9 @@ class Admission:
             chat, sender.author, key, agent.id, head=head, ids=ids, removal=removal, basis=basis
         )
         run = schedule.make_run(record, agent)
-        replaced_runs = list(schedule.active_runs.values()) if chat.ifBusy == "replace" else []
+        replaced_runs = schedule.hearing.list_orphans()
+        if chat.ifBusy == "replace":
+            replaced_runs += schedule.active_runs.values()
         schedule.queued_runs.insert(0 if chat.ifBusy in ("replace", "rollback") else len(schedule.queued_runs), run)
         can_start = (chat.ifBusy == "parallel" and not basis.must_wait) or not schedule.must_wait(run)
         if removal is None:

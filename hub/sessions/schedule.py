@@ -12,6 +12,7 @@ from hub.hosting.contract import FileAccess
 from hub.hosting.hosted import Agent
 from hub.messages import Past, RunStarted
 from hub.sessions.file_access import make_file_access
+from hub.sessions.hearing import Hearing
 from hub.sessions.hosts import SessionHost
 from hub.sessions.outbox import Outbox
 from hub.sessions.past import read_past
@@ -40,10 +41,12 @@ class Schedule:
     is_draining: bool = False
     _is_drained: bool = False
     file_access: FileAccess = attrs.field(init=False)
+    hearing: Hearing = attrs.field(init=False)
     _end_events: dict[str, asyncio.Event] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
         self.file_access = make_file_access(self.host.files, self.channel.key)
+        self.hearing = Hearing(channel=self.channel, host=self.host, list_runs=self.list_runs)
 
     # --- RunOwner ---------------------------------------------------------------------------------------------------
 
@@ -53,6 +56,7 @@ class Schedule:
         return await read_past(self.host.log.sessions, self.channel.key, records, self.host.limits, takes_tools)
 
     def on_questions_change(self) -> None:
+        self.hearing.note_questions()
         self.on_change()
 
     def on_run_end(self, run: ActiveRun) -> None:
@@ -61,6 +65,10 @@ class Schedule:
         self.on_change()
 
     # --- order --------------------------------------------------------------------------------------------------------
+
+    def list_runs(self) -> list[ActiveRun]:
+        """Return the active runs, and then the queued ones in order."""
+        return [*self.active_runs.values(), *self.queued_runs]
 
     def has_run(self, run_id: str) -> bool:
         """Return whether a run is active or queued in this session."""
@@ -93,6 +101,7 @@ class Schedule:
         self.queued_runs.remove(run)
         self.active_runs[run.id] = run
         run.start()
+        self.hearing.note_start(run)
         record = run.record = replace(run.record, state="started")
         run_started = PendingEvent(
             record.agentId,
@@ -130,6 +139,7 @@ class Schedule:
     def remove(self, run: ActiveRun) -> None:
         """Remove a run, wake the tasks that wait for its end, and start the runs that waited for it."""
         run.close_place()
+        self.hearing.forget(run.id)
         self.active_runs.pop(run.id, None)
         if run in self.queued_runs:
             self.queued_runs.remove(run)
@@ -161,6 +171,7 @@ class Schedule:
             if run.agent is not None and run.agent.marks.restartable and is_stoppable:
                 run.suspend()
                 self.active_runs.pop(run.id)
+                self.hearing.forget(run.id)
                 self._wake_waiters(run.id)
             else:
                 run.stop("aborted")

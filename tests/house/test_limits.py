@@ -16,6 +16,7 @@ import attrs
 import msgspec
 import orjson
 import pytest
+from support.agui import events as agui_events
 from support.agui import run_request
 from support.hub import Client, Hub
 from support.process import HubProcess
@@ -1129,6 +1130,22 @@ async def test_an_answer_continues_within_its_time_limit(hub: Hub) -> None:
     gate.touch()
     end = await client.until(lambda f: f["type"] == "run_finished")
     assert (end["runId"], end["stopReason"]) == (first["runId"], "end_turn")
+
+
+@obeys("agui_orphan_seconds")
+@pytest.mark.parametrize(("seconds", "reason"), [(0, "cancelled"), (NEVER, None)])
+async def test_an_answer_without_its_request_has_a_time_limit(hub: Hub, seconds: float, reason: str | None) -> None:
+    client = await begin(hub, agui_orphan_seconds=seconds)
+    gate = hub.folder / "gate"
+    await agui_events(hub, "gated", run_request(str(gate), thread_id="s2"), most=2)
+    await eventually(lambda: len(hub.node.registry.connections) == 1)
+    await answer(client, "echo", "x")
+    if reason is None:
+        gate.touch()
+    await eventually(lambda: hub.node.sessions.keys() == {"s1"})
+    await client.send(type="subscribe", sessionId="s2", history=1)
+    subscribed = await client.until_type("subscribed")
+    assert subscribed["history"][-1].get("stopReason") == reason
 
 
 @obeys("grace_seconds")

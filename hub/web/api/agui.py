@@ -5,12 +5,15 @@ gets the same run. The stream of a repeated request continues after its `Last-Ev
 """
 
 import asyncio
+from functools import partial
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import asdict
 
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle
+from hub.commands.run_ownership import RunOwnership
 from hub.errors import (
     AgentBroken,
     AlreadyResolved,
@@ -23,6 +26,7 @@ from hub.errors import (
     UnknownAgent,
     UnknownInterrupt,
 )
+from hub.limits import Limits
 from hub.messages import Chat, Resume
 from hub.protocols.agui import AguiStream, RunInput, read_message
 from hub.web import bodies
@@ -48,25 +52,26 @@ async def post_agui(request: web.Request) -> web.StreamResponse:
     run_input = await bodies.read_body(request, RunInput, limits_of(request).conversation_bytes)
     cursor = read_last_event_id(request)
     async with EventStream(request) as stream:
-        run_stream = _HubRunStream(stream, run_input)
-        if run_input.resume:
-            entries = [
-                Resume(sessionId=run_input.threadId, **msgspec.structs.asdict(entry)) for entry in run_input.resume
-            ]
-            run_id, start = await commands.answer_questions(hub, principal, run_input.threadId, entries)
-            await commands.follow_run(hub, principal, run_input.threadId, run_id, start, run_stream.open, cursor)
-        else:
-            message, parts = read_message(run_input.messages, limits_of(request))
-            chat = Chat(
-                message=message,
-                parts=parts,
-                agentId=agent.agentId,
-                sessionId=run_input.threadId,
-                clientMsgId=run_input.runId,
-            )
-            await commands.stream_chat(hub, principal, chat, run_stream.open, cursor)
-        await stream.serve(run_stream.wait_until_over)
+        with RunOwnership() as ownership:
+            run_stream = _HubRunStream(stream, run_input)
+            if run_input.resume:
+                entries = [Resume(sessionId=run_input.threadId, **asdict(entry)) for entry in run_input.resume]
+                run_id, start = await commands.answer_questions(hub, principal, run_input.threadId, entries)
+                follow_run = partial(commands.follow_run, hub, principal, run_input.threadId, run_id, start)
+                await follow_run(run_stream.open, cursor, ownership)
+            else:
+                chat = _make_chat(run_input, agent.agentId, limits_of(request))
+                await commands.stream_chat(hub, principal, chat, run_stream.open, cursor, ownership)
+            await stream.serve(run_stream.wait_until_over)
+            ownership.is_over = run_stream.has_question
     return stream.response
+
+
+def _make_chat(run_input: RunInput, agent_id: str, limits: Limits) -> Chat:
+    message, parts = read_message(run_input.messages, limits)
+    return Chat(
+        message=message, parts=parts, agentId=agent_id, sessionId=run_input.threadId, clientMsgId=run_input.runId
+    )
 
 
 class _HubRunStream:
@@ -91,6 +96,11 @@ class _HubRunStream:
         if run_input.resume and is_whole:
             client.write(protocol.encode_start())
         return client
+
+    @property
+    def has_question(self) -> bool:
+        """True if the stream has ended with a question."""
+        return self._end_event.is_set()
 
     async def wait_until_over(self) -> None:
         """Wait until the run of the hub ends or asks a question."""
