@@ -14,8 +14,8 @@ $(shell test -x $(BIN)/python || rm -rf .venv)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install model run surface wheel test package clients proxies lint lint-js types torture-short torture fuzz \
-	coverage bench screenshots constraints clean
+.PHONY: help install model run surface client-types wheel test package clients proxies lint lint-js types torture-short \
+	torture fuzz coverage bench screenshots constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -32,6 +32,9 @@ run: install ## install the hub and the agents' requirements, fetch the model if
 
 surface: .venv/.test-$(KEY) ## write the public names of a release to tests/docs/surface.txt
 	@PYTHONPATH=tests $(BIN)/python -m support.surface
+
+client-types: install ## write the types of hub/messages to hub/client_js/client.d.ts
+	@$(BIN)/python scripts/client_types/write.py
 
 wheel: $(BIN)/python ## build the wheel in dist/
 	@rm -rf build/lib build/bdist.* dist

@@ -14,6 +14,9 @@ export class Chat {
   isClosed = false
   /** @type {Cursor | undefined} */
   _cursor // in the session's events, once the message is accepted
+  _isReady = true // false while files of the message are being uploaded
+  _isSent = false // over the present connection
+  _onAbandon = () => {} // aborts the uploads
   #queue
   #onClose
   /** @type {Deferred<client.Accepted>} */
@@ -98,6 +101,7 @@ export class Chat {
   /** @param {HubError} [error] */
   _close(error) {
     this.isClosed = true
+    this._onAbandon()
     this.#accepted.reject(error)
     this.#queue.close(error)
     this.#onClose()

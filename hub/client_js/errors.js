@@ -42,3 +42,18 @@ export const errorFromFrame = (frame) => new HubError(frame.code, frame.message,
  */
 export const closedError = (owner, closeCode) =>
   new HubError('closed', CLOSE_TEXTS.get(closeCode ?? 0) ?? `this ${owner} is closed: open a new one`)
+
+/**
+ * Make the error of an HTTP response: that of the hub, or one of this client if the response is of a proxy.
+ * @param {Response} response
+ */
+export async function errorFromResponse(response) {
+  const body = await response.json().catch(() => ({}))
+  const { status } = response
+  const seconds = Number(response.headers.get('Retry-After') ?? NaN)
+  const retryAfterMs = Number.isNaN(seconds) ? undefined : seconds * 1000
+  const retryable = status >= 500 || status === 429 || retryAfterMs !== undefined || RETRYABLE.has(body.code)
+  const details = { retryable, retryAfterMs, sessionId: body.sessionId }
+  const text = `the address answers with HTTP ${status}, and not a hub: check the proxy in front of the hub`
+  return new HubError(body.code ?? `http_${status}`, body.error ?? text, details)
+}

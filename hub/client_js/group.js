@@ -46,7 +46,7 @@ export class Group {
     if (!this.#hub._hasGroup(this.agentId)) this.#hub._request({ type: 'unsubscribe', agentId: this.agentId }, () => {})
   }
 
-  _connect() {
+  connect() {
     this.#hub._request({ type: 'subscribe', agentId: this.agentId }, (_, error) => {
       if (!error || error.code === 'disconnected') return
       this._close(error)
@@ -63,7 +63,7 @@ export class Group {
   /** @param {HubError} [error] */
   _close(error) {
     this.#isClosed = true
-    this.#hub._remove(this)
+    this.#hub._removeGroup(this)
     for (const queue of [...this.#queues]) queue.close(error)
   }
 }

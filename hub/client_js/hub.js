@@ -1,10 +1,12 @@
 import { Deferred } from './deferred.js'
 import { HubError, closedError, errorFromFrame } from './errors.js'
+import { Files } from './files.js'
 import { Group } from './group.js'
 import { isId } from './ids.js'
 import { Link } from './link.js'
 import { Listeners } from './listeners.js'
 import { Session } from './session.js'
+import { Subscription } from './subscription.js'
 import { TokenSource } from './token.js'
 
 /** @import * as client from './client.js' */
@@ -18,6 +20,7 @@ import { TokenSource } from './token.js'
 
 const BASE_PATH = '' // a hub that serves this file writes its setting base_path here
 const UNANSWERED = new Set(['typing', 'ping'])
+const ALWAYS_SENT = new Set(['subscribe', 'unsubscribe'])
 const SURROGATE_ESCAPE = /\\(?:(ud[89a-f]..)|.)/g // in JSON.stringify's output only a lone surrogate is such an escape
 
 /**
@@ -54,8 +57,8 @@ export class Hub {
   /** @type {Map<number, Callback>} */
   #callbacks = new Map() // by the `ref` of the command
   #lastRef = 0
-  /** @type {Map<string, Session>} */
-  #sessions = new Map()
+  /** @type {Map<string, Subscription>} */
+  #subscriptions = new Map() // by session id
   /** @type {Set<Group>} */
   #groups = new Set()
   /** @type {Deferred<client.Hub>} */
@@ -67,6 +70,7 @@ export class Hub {
    * @param {client.Token} [token]
    */
   constructor(url, WebSocket, token) {
+    this._files = new Files(this)
     this.ready = this.#ready.promise
     this.#url = url
     this.#tokens = new TokenSource(token)
@@ -93,11 +97,10 @@ export class Hub {
     if (!isId(sessionId)) {
       throw new HubError('bad_id', `"${sessionId}" is not a session id: use 1 to 128 of A-Z a-z 0-9 . _ : @ -`)
     }
-    const existing = this.#sessions.get(sessionId)
-    if (existing) return existing
-    const session = new Session(this, sessionId, options)
-    this.#sessions.set(sessionId, session)
-    if (this.state === 'live') session._connect()
+    const subscription = this.#subscriptions.get(sessionId) ?? new Subscription(this, sessionId)
+    this.#subscriptions.set(sessionId, subscription)
+    const session = new Session(this, subscription, options)
+    subscription.add(session)
     return session
   }
 
@@ -106,7 +109,7 @@ export class Hub {
     if (this.state === 'closed') throw closedError('hub', this.closeCode)
     const group = new Group(this, agentId)
     this.#groups.add(group)
-    if (this.state === 'live') group._connect()
+    if (this.state === 'live') group.connect()
     return group
   }
 
@@ -116,11 +119,21 @@ export class Hub {
    */
   async fetch(path, options = {}) {
     if (!path.startsWith('/')) throw new TypeError(`"${path}" is not a path of the hub: write one such as /sessions`)
-    const headers = new Headers(options.headers)
+    const { url, headers } = await this._prepare(path, options.headers)
+    return globalThis.fetch(url, { ...options, headers })
+  }
+
+  /**
+   * Return the address of a route, and the headers of a request with this client's token.
+   * @param {string} path
+   * @param {HeadersInit} [fields]
+   */
+  async _prepare(path, fields) {
+    const headers = new Headers(fields)
     const token = await this.#tokens.last()
     if (token !== undefined) headers.set('Authorization', `Bearer ${token}`)
     const base = this.#url.replace(/^ws/, 'http').replace(/[?#].*/, '').replace(/\/ws$/, '')
-    return globalThis.fetch(base + path, { ...options, headers })
+    return { url: base + path, headers }
   }
 
   close() {
@@ -130,13 +143,13 @@ export class Hub {
   /** @param {Frame} frame */
   #receive(frame) {
     const callback = this.#callbacks.get(frame.ref)
-    const session = this.#sessions.get(frame.sessionId)
+    const subscription = this.#subscriptions.get(frame.sessionId)
     if (callback) {
       this.#callbacks.delete(frame.ref)
       if (frame.type === 'error') callback(undefined, errorFromFrame(frame))
       else callback(frame)
     } else if (frame.type === 'welcome') this.#welcome(frame)
-    else if (session) session._receive(frame)
+    else if (subscription) subscription.receive(frame)
     else if (frame.seq !== undefined) this._publish(frame)
     else if (frame.type !== 'pong') this.#listeners.emit('notice', frame)
   }
@@ -147,7 +160,7 @@ export class Hub {
     this.agents = frame.agents
     this.principal = frame.principal
     this.limits = frame.limits
-    for (const member of [...this.#sessions.values(), ...this.#groups]) member._connect()
+    for (const member of this.#members()) member.connect()
     this.#listeners.emit('state', this.state)
     this.#listeners.emit('welcome', frame)
     this.#ready.resolve(this)
@@ -160,16 +173,20 @@ export class Hub {
     if (change.state === 'closed') {
       const error = closedError('hub', change.closeCode)
       this.#ready.reject(error)
-      for (const member of [...this.#sessions.values(), ...this.#groups]) member._close(error)
+      for (const member of this.#members()) member._close(error)
     }
     this.#listeners.emit('state', change.state)
+  }
+
+  #members() {
+    return [...this.#subscriptions.values(), ...this.#groups]
   }
 
   #disconnect() {
     const error = new HubError('disconnected', 'the connection was lost before the answer came: send the command again')
     const callbacks = [...this.#callbacks.values()]
     this.#callbacks.clear()
-    for (const session of this.#sessions.values()) session._disconnect()
+    for (const subscription of this.#subscriptions.values()) subscription.disconnect()
     for (const callback of callbacks) callback(undefined, error)
   }
 
@@ -181,6 +198,9 @@ export class Hub {
   _request(command, callback) {
     if (this.state !== 'live') {
       return callback(undefined, new HubError('disconnected', 'there is no connection now: send the command again later'))
+    }
+    if (this.#link.isFull && !ALWAYS_SENT.has(command.type)) {
+      return callback(undefined, new HubError('busy', 'many commands are not sent yet: wait for their answers'))
     }
     const ref = ++this.#lastRef
     // The hub does not accept JSON with a lone surrogate, and could not tell which command had it.
@@ -212,10 +232,14 @@ export class Hub {
     for (const group of [...this.#groups]) if (group.agentId === event.agentId) group._receive(event)
   }
 
-  /** @param {Session | Group} member */
-  _remove(member) {
-    if (member instanceof Group) this.#groups.delete(member)
-    else if (this.#sessions.get(member.sessionId) === member) this.#sessions.delete(member.sessionId)
+  /** @param {Subscription} subscription */
+  _removeSubscription(subscription) {
+    this.#subscriptions.delete(subscription.sessionId)
+  }
+
+  /** @param {Group} group */
+  _removeGroup(group) {
+    this.#groups.delete(group)
   }
 
   /** @param {string} agentId */

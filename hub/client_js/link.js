@@ -18,6 +18,7 @@ import { isContinuation, isPiece, joinPieces } from './pieces.js'
 const ANSWER_TIMEOUT_MS = 10_000 // for the welcome, and for any frame after a ping
 const FIRST_RETRY_MS = 250
 const MAX_RETRY_MS = 15_000
+const MAX_UNSENT_BYTES = 16 * 1024 ** 2 // hub/client/link.py has the same limit
 const HELLO_REF = 'hello'
 
 /**
@@ -120,6 +121,11 @@ export class Link {
   #setTimer(ms, action) {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(action, ms)
+  }
+
+  /** Return true if the connection takes commands more slowly than the program sends them. */
+  get isFull() {
+    return (this.#socket?.bufferedAmount ?? 0) >= MAX_UNSENT_BYTES
   }
 
   /** @param {string} text */

@@ -1,50 +1,51 @@
-import { Chat } from './chat.js'
+import { Chats } from './chats.js'
 import { Cursor } from './cursor.js'
-import { HubError, closedError, errorFromFrame } from './errors.js'
-import { newId } from './ids.js'
+import { closedError } from './errors.js'
 import { Listeners } from './listeners.js'
-import { Subscription } from './subscription.js'
 
 /** @import * as client from './client.js' */
+/** @import { HubError } from './errors.js' */
 /** @import { Hub, Callback } from './hub.js' */
 /** @import { Frame } from './pieces.js' */
+/** @import { Subscription } from './subscription.js' */
 
-const MAX_OPEN_CHATS = 100
-const MAX_RECENT_EVENTS = 1000
-const MISSING = 'unknown_session'
-const SENT_AGAIN = new Set(['disconnected', 'draining']) // after these errors a chat waits for the next connection
-
-/** @implements {client.Session} */
+/**
+ * A session, as a program uses it. Several objects of one session share a subscription.
+ * @implements {client.Session}
+ */
 export class Session {
+  _cursor // of the listeners
+  _needsAnswer = true // the listeners have not got the answer to a `subscribe` of this connection
   #hub
   #agent
-  #listeners = new Listeners()
-  /** @type {Set<Chat>} */
-  #chats = new Set() // open ones: not accepted yet, or still being answered and read
   #subscription
-  // The events since the oldest chat that is not accepted: the hub may send an answer's first events before `accepted`.
-  /** @type {{ event: Frame, previousSeq: number }[]} */
-  #recent = []
+  #listeners = new Listeners()
+  #chats
+  #hasBeginning // the program chose where the listeners begin, or they have begun
   #isClosed = false
 
   /**
    * @param {Hub} hub
-   * @param {string} sessionId
+   * @param {Subscription} subscription
    * @param {client.SessionOptions} options
    */
-  constructor(hub, sessionId, options) {
+  constructor(hub, subscription, { agent, afterSeq, epoch, history }) {
+    this.sessionId = subscription.sessionId
+    this._history = history
+    this._cursor = new Cursor(afterSeq, epoch)
+    this.#hasBeginning = afterSeq !== undefined || history !== undefined
     this.#hub = hub
-    this.sessionId = sessionId
-    this.#agent = options.agent
-    this.#subscription = new Subscription(hub, this, options)
+    this.#agent = agent
+    this.#subscription = subscription
+    this.#chats = new Chats(hub, subscription, (seq) => this.#beginAt(seq))
   }
 
   get seq() {
-    return this.#subscription.seq
+    return this._cursor.seq
   }
 
   get epoch() {
-    return this.#subscription.epoch
+    return this._cursor.epoch ?? this.#subscription.epoch
   }
 
   /**
@@ -59,18 +60,8 @@ export class Session {
    * @param {string} message
    * @param {client.ChatOptions} [options]
    */
-  chat(message, { clientMsgId = newId(), agent = this.#agent, ifBusy } = {}) {
-    const command = { type: 'chat', sessionId: this.sessionId, message, agentId: agent, clientMsgId, ifBusy }
-    // A message that is not accepted yet is still sent, although its reader may have left.
-    const chat = new Chat(command, () => (chat.isClosed || chat.runId) && this.#chats.delete(chat))
-    if (this.#isClosed) chat._close(closedError('session'))
-    else if (this.#chats.size >= MAX_OPEN_CHATS) {
-      chat._close(new HubError('busy', `${MAX_OPEN_CHATS} chats of this session are not answered yet: wait for an answer`))
-    } else {
-      this.#chats.add(chat)
-      if (this.#hub.state === 'live') this.#send(chat)
-    }
-    return chat
+  chat(message, { agent = this.#agent, ...options } = {}) {
+    return this.#chats.add(message, { agent, ...options }, this.#isClosed ? closedError('session') : undefined)
   }
 
   /**
@@ -99,115 +90,151 @@ export class Session {
     return this.send({ type: 'cancel', runId })
   }
 
+  /**
+   * @param {string} interruptId
+   * @param {unknown} [payload]
+   * @param {client.ReplyStatus} [status]
+   */
+  async resume(interruptId, payload, status = 'resolved') {
+    await this.send({ type: 'resume', interruptId, status, payload })
+  }
+
   typing() {
     return this.send({ type: 'typing' })
   }
 
+  /**
+   * @param {client.FileContent} data
+   * @param {client.UploadOptions} [options]
+   */
+  upload(data, options) {
+    return this.#hub._files.upload(this.sessionId, data, options)
+  }
+
+  listFiles() {
+    return this.#hub._files.list(this.sessionId)
+  }
+
+  /** @param {string} fileId */
+  readFile(fileId) {
+    return this.#hub._files.read(fileId)
+  }
+
+  /** @param {string} fileId */
+  deleteFile(fileId) {
+    return this.#hub._files.delete(fileId)
+  }
+
   close() {
-    if (this.#isClosed) return
-    this.#hub._request({ type: 'unsubscribe', sessionId: this.sessionId }, () => {})
     this._close(closedError('session'))
   }
 
   /** @param {HubError} error */
   _close(error) {
+    if (this.#isClosed) return
     this.#isClosed = true
-    this.#subscription.stop()
-    this.#hub._remove(this)
-    for (const chat of [...this.#chats]) chat._close(error)
-  }
-
-  _connect() {
-    this.#subscription.start()
-    for (const chat of this.#unaccepted()) this.#send(chat)
-  }
-
-  _disconnect() {
-    this.#subscription.stop()
-  }
-
-  /** @param {Frame} frame */
-  _receive(frame) {
-    if (frame.type === 'reset') this.#subscription.receiveReset(frame)
-    else if (frame.seq === undefined) this.#receiveNotice(frame)
-    else this.#subscription.receiveEvent(frame)
-  }
-
-  /** @param {Frame} notice */
-  #receiveNotice(notice) {
-    if (notice.type === 'error' && notice.code === MISSING) {
-      this.#subscription.end() // the principal may not read the session any more
-      for (const chat of [...this.#chats]) chat._close(errorFromFrame(notice))
-    }
-    this.#listeners.emit('event', notice)
-  }
-
-  #unaccepted() {
-    return [...this.#chats].filter((chat) => !chat.runId)
-  }
-
-  /** @param {Chat} chat */
-  #send(chat) {
-    this.#hub._request(chat._command, (accepted, error) => {
-      if (error) return SENT_AGAIN.has(error.code) || chat._close(error)
-      if (!chat.isClosed) this.#accept(chat, accepted)
-      if (!this.#unaccepted().length) this.#recent = []
-    })
-  }
-
-  /**
-   * @param {Chat} chat
-   * @param {Frame} accepted
-   */
-  #accept(chat, accepted) {
-    const { seq } = accepted
-    const index = this.#recent.findIndex(({ event }) => event.seq === seq)
-    chat._begin(accepted, new Cursor(index < 0 ? seq - 1 : seq, this.#subscription.streamEpoch))
-    this.#subscription.beginAt(seq)
-    if (index >= 0) for (const { event, previousSeq } of this.#recent.slice(index + 1)) chat._take(event, previousSeq)
-    // The message is older than this subscription: the answer has begun, or has ended. Read it from the log.
-    else if (this.#subscription.isRefused || (this.#subscription.hasPassed(seq) && !chat.isClosed)) this.#subscription.start()
+    this._closeChats(error)
+    this.#subscription.remove(this)
   }
 
   // --- called by the subscription ---
 
-  /** Return the cursors of the chats that are accepted. */
-  _chatCursors() {
-    return [...this.#chats].flatMap(({ _cursor }) => (_cursor?.seq === undefined ? [] : [_cursor]))
+  /**
+   * @param {string} kind
+   * @param {unknown} value
+   */
+  _emit(kind, value) {
+    this.#listeners.emit(kind, value)
+  }
+
+  _sendChats() {
+    this.#chats.sendReady()
+  }
+
+  /** @param {HubError} error */
+  _closeChats(error) {
+    this.#chats.close(error)
+  }
+
+  _disconnect() {
+    this.#chats.disconnect()
+  }
+
+  /** Return the cursors of the listeners and of the chats, without those that have no position. */
+  _cursors() {
+    return [this._cursor, ...this.#chats.cursors()].filter(({ seq, isFresh }) => seq !== undefined && !isFresh)
+  }
+
+  /** Let listeners without a position begin with the first chat: it was accepted before a `subscribe` was answered. */
+  _beginAtChats() {
+    const seqs = this.#chats.cursors().flatMap(({ seq }) => (seq === undefined ? [] : [seq]))
+    if (this._cursor.seq === undefined && seqs.length) this._cursor = new Cursor(Math.min(...seqs), this.#subscription.epoch)
   }
 
   /**
-   * Give an event to the chats; return true if one of them lacks events before it.
+   * Let the listeners begin with the message *seq*, if their beginning is not fixed yet.
+   *
+   * The connection may be lost before the first `subscribe` is answered, or the hub may refuse it because the session
+   * does not exist yet. A chat that was sent then must be heard.
+   * @param {number} seq
+   */
+  #beginAt(seq) {
+    if (this.#hasBeginning || (this.seq === undefined ? !this.#subscription.isRefused : this.seq < seq)) return
+    this._cursor = new Cursor(seq - 1, this.#subscription.epoch)
+  }
+
+  /**
+   * Begin where the hub begins if no position was requested: at the head, or before the oldest answer that is active.
+   * @param {Frame} answer
+   * @param {string} epoch
+   */
+  _moveToBeginning({ seq, active }, epoch) {
+    if (active.length) this._cursor.restart()
+    else this._cursor = new Cursor(seq, epoch)
+  }
+
+  /** @param {Frame} answer */
+  _subscribed({ history, ...answer }) {
+    if (!this._needsAnswer) return
+    this._needsAnswer = false
+    const length = this._history
+    this._history = undefined // only the first answer has it
+    const messages = length === undefined ? {} : { history: history?.slice(Math.max(history.length - length, 0)) }
+    this.#listeners.emit('subscribed', { ...answer, ...messages })
+  }
+
+  /**
+   * Give an event to the listeners' cursor and to the chats.
    * @param {Frame} event
    * @param {number} previousSeq
    * @param {boolean} acceptGap
    */
-  _takeForChats(event, previousSeq, acceptGap) {
-    const results = [...this.#chats].map((chat) => chat._take(event, previousSeq, acceptGap))
-    return results.includes(null)
+  _take(event, previousSeq, acceptGap) {
+    const newEvent = this._cursor.take(event, previousSeq, acceptGap)
+    const isChatBehind = this.#chats.take(event, previousSeq, acceptGap)
+    return { newEvent, isBehind: newEvent === null || isChatBehind }
   }
 
   /**
-   * Give an event to the listeners, and to the groups of its agent.
    * @param {Frame} event
    * @param {number} previousSeq
    */
   _deliver(event, previousSeq) {
-    if (this.#unaccepted().length) this.#recent = [...this.#recent.slice(-MAX_RECENT_EVENTS), { event, previousSeq }]
+    if (this.#isClosed) return // a listener of another object has closed this one
+    this.#hasBeginning = true
+    this.#chats.remember(event, previousSeq)
     this.#listeners.emit('event', event)
-    this.#hub._publish(event)
   }
 
   /**
    * Start anew after a reset of the session.
    * @param {Frame} reset
-   * @param {client.Run[]} active  The runs that are being answered now.
+   * @param {Frame} answer  The answer to the `subscribe`, with the runs that are active.
    */
-  _reset(reset, active) {
-    this.#recent = []
-    for (const chat of [...this.#chats]) {
-      if (chat.runId) chat._reset(reset, active.some(({ runId }) => runId === chat.runId))
-    }
+  _reset(reset, answer) {
+    this.#hasBeginning = true
+    this._moveToBeginning(answer, reset.epoch)
+    this.#chats.reset(reset, answer.active)
     this.#listeners.emit('reset', reset)
   }
 
@@ -217,18 +244,6 @@ export class Session {
    * @param {number} seq
    */
   _resetChatsBefore(reset, seq) {
-    for (const chat of [...this.#chats]) if (chat._cursor?.seq !== undefined && chat._cursor.seq < seq) chat._reset(reset, false)
-  }
-
-  /** @param {Frame} answer */
-  _subscribed(answer) {
-    this.#listeners.emit('subscribed', answer)
-  }
-
-  /** @param {HubError} error */
-  _refused(error) {
-    // With sign-in, a session that does not exist yet looks like one of others. The chats get an answer of their own.
-    if (!error.retryable && error.code !== MISSING) this._close(error)
-    this.#listeners.emit('error', error)
+    this.#chats.resetBefore(reset, seq)
   }
 }

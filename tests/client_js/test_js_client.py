@@ -810,6 +810,6 @@ async def test_a_browser_that_is_online_again_reconnects_at_once(
         network.cut()
         await tab.until("waiting")
         await tab.page.evaluate(event)
-        assert await tab.page.evaluate("hub.session('s1').ask('again')") == "again "
+        assert await tab.page.evaluate("hub.session('s1', { agent: 'echo' }).ask('again')") == "again "
     await tab.page.evaluate("hub.close()")
     assert await tab.page.evaluate("hub.state + hub.closeCode") == "closed1000"

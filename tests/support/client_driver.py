@@ -7,11 +7,15 @@ import asyncio
 import contextlib
 import json
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
+import attrs
+
 from hub.client import Answer, Client, Failure, Session, connect
-from hub.messages import Chunk, MessageRemoved, Reset, WholeMessage
+from hub.messages import Chunk, MessageRemoved, ReplyStatus, Reset, StoredFile, WholeMessage
 from hub.protocols.extended import event_fields
 
 
@@ -30,6 +34,17 @@ def token_function(tokens: list[str | None]) -> Callable[[], Awaitable[str]]:
         return token
 
     return get_token
+
+
+def write_file(name: str, type: str, text: str) -> Path:
+    """Write a file to upload. Its media type follows from its name."""
+    path = Path(tempfile.mkdtemp()) / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def to_fields(file: StoredFile) -> dict[str, Any]:
+    return attrs.asdict(file, filter=lambda _, value: value is not None)
 
 
 class Driver:
@@ -61,24 +76,43 @@ class Driver:
             say("state", state=state, code=hub.code)
 
     async def do_session(
-        self, sessionId: str, agent: str, afterSeq: int | None = None, epoch: str | None = None
+        self,
+        sessionId: str,
+        agent: str,
+        afterSeq: int | None = None,
+        epoch: str | None = None,
+        handle: str | None = None,
     ) -> None:
         assert self.hub is not None
-        events = self.hub.subscribe(session=sessionId, after_seq=afterSeq, epoch=epoch)
-        self.spawn(self.read(sessionId, events))
-        self.sessions[sessionId] = await self.hub.session(sessionId, agent=agent)
+        if handle is None:
+            events = self.hub.subscribe(session=sessionId, after_seq=afterSeq, epoch=epoch)
+            self.spawn(self.read(sessionId, events))
+        session = await self.hub.session(sessionId, agent=agent)
+        self.sessions[handle or sessionId] = session
+        if handle is not None:
+            self.spawn(self.read(sessionId, session.events(), handle))
 
-    async def read(self, session_id: str, events: Any) -> None:
+    async def read(self, session_id: str, events: Any, handle: str | None = None) -> None:
         with contextlib.suppress(Failure):
             async for event in events:
                 if isinstance(event, Reset):
-                    say("reset", sessionId=session_id, reason=event.reason)
+                    say("reset", sessionId=session_id, reason=event.reason, handle=handle)
                 else:
-                    say("event", sessionId=session_id, event=event_fields(event))
+                    say("event", sessionId=session_id, event=event_fields(event), handle=handle)
 
-    async def do_chat(self, id: Any, sessionId: str, message: str, clientMsgId: str | None = None) -> None:
-        answer = self.sessions[sessionId].chat(message, client_msg_id=clientMsgId)
-        self.spawn(self.print_chat(id, answer))
+    async def do_chat(self, id: Any, message: str, **fields: Any) -> None:
+        session, options = self.find_session(fields)
+        self.spawn(self.print_chat(id, session.chat(message, **options)))
+
+    def find_session(self, fields: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
+        """Return the session object of a command, and the other fields as options of `chat`."""
+        session_id = fields.pop("sessionId", "")
+        session = self.sessions[fields.pop("handle", session_id)]
+        names = {"clientMsgId": "client_msg_id", "ifBusy": "if_busy"}
+        options = {names.get(name, name): value for name, value in fields.items()}
+        if "files" in options:
+            options["files"] = [write_file(**file) for file in options["files"]]
+        return session, options
 
     async def print_chat(self, id: Any, answer: Answer) -> None:
         texts: dict[str, str] = {}
@@ -93,14 +127,40 @@ class Driver:
         except Failure as failure:
             say("error", id=id, code=failure.code, message=failure.message)
 
-    async def do_ask(self, id: Any, sessionId: str, message: str) -> None:
-        self.spawn(self.print_answer(id, sessionId, message))
+    async def do_ask(self, id: Any, message: str, **fields: Any) -> None:
+        session, options = self.find_session(fields)
+        self.spawn(self.print_answer(id, session.ask(message, **options)))
 
-    async def print_answer(self, id: Any, session_id: str, message: str) -> None:
+    async def print_answer(self, id: Any, answer: Awaitable[str]) -> None:
         try:
-            say("answer", id=id, text=await self.sessions[session_id].ask(message))
+            say("answer", id=id, text=await answer)
         except Failure as failure:
             say("error", id=id, code=failure.code, message=failure.message)
+
+    async def do_resume(
+        self, id: Any, sessionId: str, interruptId: str, payload: Any = None, status: ReplyStatus = "resolved"
+    ) -> None:
+        await self.sessions[sessionId].resume(interruptId, payload, status=status)
+        say("done", id=id)
+
+    async def do_upload(self, id: Any, sessionId: str, text: str, name: str, type: str) -> None:
+        say("done", id=id, value=to_fields(await self.sessions[sessionId].upload(text.encode(), name=name, type=type)))
+
+    async def do_files(self, id: Any, sessionId: str) -> None:
+        say("done", id=id, value=[to_fields(file) for file in await self.sessions[sessionId].list_files()])
+
+    async def do_read(self, id: Any, sessionId: str, fileId: str) -> None:
+        say("done", id=id, value=(await self.sessions[sessionId].read_file(fileId)).decode())
+
+    async def do_delete(self, id: Any, sessionId: str, fileId: str) -> None:
+        await self.sessions[sessionId].delete_file(fileId)
+        say("done", id=id)
+
+    async def do_history(self, id: Any, sessionId: str, last: int) -> None:
+        say("done", id=id, value=await self.sessions[sessionId].history(last))
+
+    async def do_leave(self, sessionId: str = "", handle: str | None = None) -> None:
+        self.sessions.pop(handle or sessionId).leave()
 
     async def do_cancel(self, sessionId: str) -> None:
         session = self.sessions[sessionId]

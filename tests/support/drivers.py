@@ -3,16 +3,22 @@
 A driver reads commands and prints results, one JSON object a line:
 
     {"do": "connect", "url", "token"? or "tokens"?}: a function returns the tokens in turn, and fails for null
-    {"do": "session", "sessionId", "agent", "afterSeq"?, "epoch"?}
-    {"do": "chat", "id", "sessionId", "message", "clientMsgId"?}
-    {"do": "ask", "id", "sessionId", "message"}
+    {"do": "session", "sessionId", "agent", "afterSeq"?, "epoch"?, "handle"?}: the handle names a second session object
+    {"do": "chat", "id", "sessionId", "message", "clientMsgId"?, "ifBusy"?, "parts"?, "metadata"?, "files"?, "handle"?}
+    {"do": "ask", "id", "sessionId", "message", and the same options}
     {"do": "cancel", "sessionId"}
+    {"do": "resume", "id", "sessionId", "interruptId", "payload"?, "status"?}
+    {"do": "upload", "id", "sessionId", "text", "name", "type"}, {"do": "files", "id", "sessionId"}
+    {"do": "read", "id", "sessionId", "fileId"}, {"do": "delete", "id", "sessionId", "fileId"}
+    {"do": "history", "id", "sessionId", "last"}
+    {"do": "leave", "sessionId" or "handle"}: close a session object
     {"do": "close"}
 
     {"kind": "state", "state", "code"?}
-    {"kind": "event", "sessionId", "event"}
+    {"kind": "event", "sessionId", "event", "handle"?}
     {"kind": "chat-event", "id", "event"}, {"kind": "chat-end", "id", "text"}
     {"kind": "answer", "id", "text"}
+    {"kind": "done", "id", "value"?}: the result of another command
     {"kind": "error", "id"?, "code", "message"}
     {"kind": "reset", "sessionId", "reason"}
     {"kind": "closed"}
@@ -44,6 +50,7 @@ class Driver:
 
     process: asyncio.subprocess.Process
     lines: list[dict[str, Any]] = attrs.Factory(list)
+    commands: int = 1000  # the id of the last command of result_of()
 
     async def do(self, do: str, **fields: Any) -> None:
         assert self.process.stdin is not None
@@ -76,7 +83,15 @@ class Driver:
                 return event
 
     def events(self, session: str = "s1") -> list[dict[str, Any]]:
-        return [line["event"] for line in self.lines if line["kind"] == "event" and line["sessionId"] == session]
+        """Return the events of a session that its first session object has got."""
+        lines = [line for line in self.lines if line["kind"] == "event" and line["sessionId"] == session]
+        return [line["event"] for line in lines if "handle" not in line]
+
+    async def result_of(self, do: str, **fields: Any) -> Any:
+        """Run a command to its end, and return its value. The command has the next id."""
+        self.commands += 1
+        await self.do(do, id=self.commands, **fields)
+        return (await self.until("done", id=self.commands)).get("value")
 
     def count(self, kind: str, **wanted: Any) -> int:
         return sum(line["kind"] == kind and wanted.items() <= line.items() for line in self.lines)

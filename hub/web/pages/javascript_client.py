@@ -18,7 +18,7 @@ GZIP_CONTENT = Content("application/gzip", {"type": "string", "format": "binary"
 CLIENT_FOLDER = Path(__file__).parents[2] / "client_js"
 IMPORT_PATTERN = re.compile(r"^import .+ from '\./(.+)'\n+", re.MULTILINE)
 REEXPORT_PATTERN = re.compile(r"^(export .+) from '\./(.+)'$", re.MULTILINE)
-EXPORT_PATTERN = re.compile(r"^export (?=const|class|function)", re.MULTILINE)
+EXPORT_PATTERN = re.compile(r"^export (?=const|class|function|async function)", re.MULTILINE)
 TYPE_IMPORT_PATTERN = re.compile(r"^/\*\* @import .+ \*/\n+", re.MULTILINE)
 
 

@@ -12,7 +12,7 @@ checks['agents'] = hub.agents.some(({ agentId }) => agentId === 'echo')
 const session = hub.session('s1', { agent: 'echo' })
 let subscribed = 0
 session.on('subscribed', () => subscribed++)
-checks['one object for one session'] = hub.session('s1') === session
+checks['an object for each call'] = hub.session('s1') !== session
 
 const group = hub.subscribe({ agentId: 'echo' })
 const groupEvents = []

@@ -8,9 +8,17 @@ const sessions = new Map()
 const say = (line) => process.stdout.write(JSON.stringify(line) + '\n')
 const failed = (error, id) => say({ kind: 'error', id, code: error.code ?? 'internal', message: error.message })
 
-async function chat({ id, sessionId, message, clientMsgId }) {
+const find = ({ sessionId, handle }) => sessions.get(handle ?? sessionId)
+const toFile = ({ name, type, text }) => new File([text], name, { type })
+
+/** The options of a chat: the fields of a command but those that name it. */
+function chatOptions({ clientMsgId, ifBusy, parts, metadata, files }) {
+  return { clientMsgId, ifBusy, parts, metadata, files: files?.map(toFile) }
+}
+
+async function chat({ id, message, ...command }) {
   const texts = new Map()
-  for await (const event of sessions.get(sessionId).chat(message, { clientMsgId })) {
+  for await (const event of find(command).chat(message, chatOptions(command))) {
     say({ kind: 'chat-event', id, event })
     if (event.type === 'stream') texts.set(event.messageId, (texts.get(event.messageId) ?? '') + event.content)
     else if (event.type === 'message') texts.set(event.messageId, event.content)
@@ -29,16 +37,40 @@ const commands = {
     const hasCloseCode = (state) => state === 'waiting' || state === 'closed'
     hub.on('state', (state) => say({ kind: 'state', state, code: hasCloseCode(state) ? hub.closeCode : undefined }))
   },
-  session({ sessionId, ...options }) {
+  session({ sessionId, handle, ...options }) {
     const session = hub.session(sessionId, options)
-    sessions.set(sessionId, session)
-    session.on('event', (event) => event.seq !== undefined && say({ kind: 'event', sessionId, event }))
-    session.on('reset', ({ reason }) => say({ kind: 'reset', sessionId, reason }))
+    sessions.set(handle ?? sessionId, session)
+    session.on('event', (event) => event.seq !== undefined && say({ kind: 'event', sessionId, event, handle }))
+    session.on('reset', ({ reason }) => say({ kind: 'reset', sessionId, reason, handle }))
     session.on('error', failed)
   },
   chat,
-  async ask({ id, sessionId, message }) {
-    say({ kind: 'answer', id, text: await sessions.get(sessionId).ask(message) })
+  async ask({ id, message, ...command }) {
+    say({ kind: 'answer', id, text: await find(command).ask(message, chatOptions(command)) })
+  },
+  async resume({ id, interruptId, payload, status, ...command }) {
+    await find(command).resume(interruptId, payload, status)
+    say({ kind: 'done', id })
+  },
+  async upload({ id, text, name, type, ...command }) {
+    say({ kind: 'done', id, value: await find(command).upload(text, { name, type }) })
+  },
+  async files({ id, ...command }) {
+    say({ kind: 'done', id, value: await find(command).listFiles() })
+  },
+  async read({ id, fileId, ...command }) {
+    say({ kind: 'done', id, value: await (await find(command).readFile(fileId)).text() })
+  },
+  async delete({ id, fileId, ...command }) {
+    await find(command).deleteFile(fileId)
+    say({ kind: 'done', id })
+  },
+  async history({ id, last, ...command }) {
+    say({ kind: 'done', id, value: (await find(command).send({ type: 'subscribe', history: last })).history })
+  },
+  leave(command) {
+    find(command).close()
+    sessions.delete(command.handle ?? command.sessionId)
   },
   async send({ id, sessionId, command }) {
     say({ kind: 'answer', id, ...(await sessions.get(sessionId).send(command)) })
