@@ -422,7 +422,8 @@ async def test_a_program_of_the_python_clients_page_runs(hub: Hub, block: Block)
         stderr=asyncio.subprocess.STDOUT,
     )
     assert process.stdout is not None
-    wanted = "main end_turn" if "subscribe" in code else "live" if "states" in code else "how are you?"
+    words = {"subscribe": "main end_turn", "states": "live", "list_files": "file 18"}
+    wanted = next((output for word, output in words.items() if word in code), "how are you?")
     try:
         async with asyncio.timeout(PATIENCE):
             output = ""
