@@ -48,7 +48,8 @@ HubError
 │   ├── CredentialRevoked   a credential that was revoked
 │   └── SignInTimeout       a WebSocket whose client did not sign in in time
 ├── BadLink                 a link that is wrong, expired, used or revoked
-└── Refused                 a request with a Host or Origin that is not allowed, or through a proxy without sign-in
+├── Refused                 a request with a Host or Origin that is not allowed, or through a proxy without sign-in
+└── UpgradeRequired         a request for the address of a WebSocket that asks for none
 
 AgentError is separate: an agent raises it to end its run with an error text for users.
 """
@@ -222,6 +223,10 @@ class Draining(Unavailable):
 
 class Refused(HubError):
     code, status = "refused", 403  # refused before the upgrade, so there is no WebSocket to close
+
+
+class UpgradeRequired(HubError):
+    code, status = "upgrade_required", 426
 
 
 class Denied(HubError):

@@ -54,11 +54,16 @@ def is_host_allowed(settings: Settings, host: str) -> bool:
     Its names are the loopback names, the setting `host`, the host of `public_url`, and `hosts`. A name with a dot at
     its end is another name.
     """
-    match = _HOST_PATTERN.fullmatch(host)
-    if match is None or not _is_port(match["port"]):
+    name = read_host_name(host)
+    if name is None:
         return False
-    name = match["name"].lower().strip("[]")
     return is_loopback(name) or name in _collect_names(settings.host, settings.public_url, settings.hosts)
+
+
+def read_host_name(host: str) -> str | None:
+    """Return the name in a Host header, in lower case and without brackets, or None if the header is malformed."""
+    match = _HOST_PATTERN.fullmatch(host)
+    return None if match is None or not _is_port(match["port"]) else match["name"].lower().strip("[]")
 
 
 def is_origin_allowed(settings: Settings, origin: str, host: str) -> bool:

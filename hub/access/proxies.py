@@ -54,6 +54,14 @@ def is_trusted_proxy(peer: str, trusted_proxies: tuple[str, ...]) -> bool:
         return False
 
 
+def is_near(peer: str) -> bool:
+    """Return whether *peer* is an address of this machine or of a private network, where proxies are."""
+    try:
+        return _parse_address(peer).is_private
+    except ValueError:
+        return False
+
+
 def find_client(
     peer: str | None, scheme: str, headers: MultiMapping[str], trusted_proxies: tuple[str, ...]
 ) -> ClientEndpoint:

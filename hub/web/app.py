@@ -7,6 +7,7 @@ import aiohttp_cors
 import structlog
 from aiohttp import web
 
+from hub.access.remedies import base_path_hint
 from hub.commands.directory import ForeignUser
 from hub.commands.hub import Hub
 from hub.errors import (
@@ -27,11 +28,12 @@ from hub.web.api import agents, agui, audit, documents, echo, files, members, op
 from hub.web.api.metrics import get_metrics
 from hub.web.counting import count_response
 from hub.web.doorkeeper import make_doorkeeper
+from hub.web.handshake import HTTP_1_0_HINT
 from hub.web.jwt_sign_in import JwtVerifier, make_jwt_verifier
 from hub.web.pages import console, javascript_client
+from hub.web.refusal_log import REFUSAL_LOG_KEY, RefusalLog
 from hub.web.routes import (
     API_PREFIX,
-    HTTP_1_0_HINT,
     HUB_KEY,
     TEXT_CONTENT,
     ErrorBody,
@@ -158,7 +160,9 @@ def _make_plain_response(request: web.Request, status: int, text: str, code: str
 def _describe_http_error(request: web.Request, error: web.HTTPException) -> str:
     if error.status == 404:
         base_path = base_path_of(request)
-        return f"no such path: {base_path}/docs lists all paths, and the WebSocket is at {base_path}{API_PREFIX}/ws"
+        text = f"no such path: {base_path}/docs lists all paths, and the WebSocket is at {base_path}{API_PREFIX}/ws"
+        hint = base_path_hint(base_path, request.path, API_PREFIX)
+        return f"{text}; {hint}" if hint else text
     return HTTP_1_0_HINT if error.status == 505 else error.reason
 
 
@@ -208,6 +212,7 @@ def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
         middlewares.append(trace_middleware)
     app = web.Application(middlewares=middlewares)
     app[HUB_KEY] = hub
+    app[REFUSAL_LOG_KEY] = RefusalLog()
     app[SOCKETS_KEY] = {}
     hub.close_socket = partial(close_socket, app)
     app[documents.ROUTES_KEY] = routes

@@ -1,17 +1,15 @@
 """Checks how a request came to the hub: through which proxies, for which Host, and from a page of which Origin."""
 
-import asyncio
-
 import attrs
 from aiohttp import web
 
 from hub.access.doors import is_host_allowed, is_origin_allowed
-from hub.access.proxies import find_client, find_proxy_header
+from hub.access.proxies import ClientEndpoint, find_client, find_proxy_header, is_near, is_trusted_proxy
+from hub.access.remedies import describe_refusal, host_hint, origin_hint, proxy_hint, show_value
 from hub.commands.hub import Hub
 from hub.errors import Refused
-from hub.observe.rare_log import RareLog
 from hub.settings import Settings
-from hub.text import cut
+from hub.web.refusal_log import REFUSAL_LOG_KEY
 
 # The client of a request: its IP address, and the scheme and the Host that it used. Behind a trusted proxy, these are
 # not those of the connection.
@@ -20,31 +18,29 @@ CLIENT_SCHEME_KEY = web.RequestKey("client_scheme", str)
 CLIENT_HOST_KEY = web.RequestKey("client_host", str)
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.frozen(eq=False, repr=False)
 class Arrival:
-    """The checks of a hub before it knows the principal of a request. Anyone can fail them, so they log rarely."""
+    """The checks of a hub before it knows the principal of a request."""
 
     hub: Hub
-    _proxy_log: RareLog = attrs.field(factory=lambda: RareLog(60.0), init=False)
-    _header_log: RareLog = attrs.field(factory=lambda: RareLog(1.0), init=False)
 
     @property
     def settings(self) -> Settings:
         return self.hub.settings
 
     def check(self, request: web.Request) -> None:
-        """Raise Refused if the request may not come in. Else set the CLIENT_*_KEYs of the request."""
+        """Raise Refused if the request may not come in, and log why. Else set the CLIENT_*_KEYs of the request."""
         self._check_proxy(request)
         client = find_client(request.remote, request.scheme, request.headers, self.settings.trusted_proxies)
         # All names count: the header Host, because a page that uses DNS rebinding can send any X-Forwarded-Host, which
         # many proxies pass on; and the name in a request for a complete URL, which takes the place of Host.
         for host in dict.fromkeys((", ".join(request.headers.getall("Host", ())), client.host, request.host)):
             if not is_host_allowed(self.settings, host):
-                raise self._refuse("hosts", "Host", host)
+                raise self._refuse_host(request, client, host)
         if "Origin" in request.headers:
             origin = ", ".join(request.headers.getall("Origin"))
             if not is_origin_allowed(self.settings, origin, client.host):
-                raise self._refuse("origins", "Origin", origin)
+                raise self._refuse_origin(request, client, origin)
         request[CLIENT_ADDRESS_KEY] = client.address
         request[CLIENT_SCHEME_KEY] = client.scheme
         request[CLIENT_HOST_KEY] = client.host
@@ -53,17 +49,40 @@ class Arrival:
         """Refuse a request that came through a proxy while sign-in is off: its principal would be LOCAL."""
         if self.settings.is_sign_in_on or (header := find_proxy_header(request.headers)) is None:
             return
-        hint = "set sign_in = true in hubbub.toml"
-        self._proxy_log.warn(_now(), "a request through a proxy refused", header=header, hint=hint)
+        hint, peer = "set sign_in = true in hubbub.toml", request.remote or ""
+        _log(request, "a request through a proxy refused", header=header, address=peer, hint=hint)
         raise Refused(f"a proxy passed this request on ({header}), and without sign-in everyone has all rights: {hint}")
 
-    def _refuse(self, setting: str, header: str, value: str) -> Refused:
-        """Log the refusal of a header, and return the error for the client."""
-        hint = " (null is a page opened from disk: serve the page with python3 -m http.server)"
-        hint = f"add it to `{setting}` in hubbub.toml{hint if value == 'null' else ''}"
-        self._header_log.warn(_now(), f"{header} refused", value=ascii(cut(value, 200)), setting=setting, hint=hint)
-        return Refused(f"the {header} of this request is not allowed: {hint}")
+    def _refuse_host(self, request: web.Request, client: ClientEndpoint, host: str) -> Refused:
+        """Log the refusal of a Host, and return the error for the client."""
+        hint = host_hint(host, self.settings.hosts)
+        _log(request, "Host refused", value=show_value(host), address=client.address, setting="hosts", hint=hint)
+        return Refused(describe_refusal("Host", host, host_hint(host)))
+
+    def _refuse_origin(self, request: web.Request, client: ClientEndpoint, origin: str) -> Refused:
+        """Log the refusal of an Origin, and return the error for the client."""
+        settings, peer = self.settings, request.remote or ""
+        is_proxy_unknown = self._is_own_for_peer(request, origin)
+        if is_proxy_unknown:
+            setting, hint, answer = "trusted_proxies", proxy_hint(peer, settings.trusted_proxies), proxy_hint(peer)
+        else:
+            setting, hint = "origins", origin_hint(settings, origin, settings.origins)
+            answer = origin_hint(settings, origin)
+        fields = {"value": show_value(origin), "host": show_value(client.host), "address": client.address}
+        _log(request, "Origin refused", **fields, setting=setting, hint=hint)
+        return Refused(describe_refusal("Origin", origin, answer))
+
+    def _is_own_for_peer(self, request: web.Request, origin: str) -> bool:
+        """Return whether the Origin would be the hub's own if the peer of the connection were a trusted proxy.
+
+        A stranger can connect from far, and would like to be trusted: a far peer never counts.
+        """
+        peer, trusted_proxies = request.remote or "", self.settings.trusted_proxies
+        if not is_near(peer) or is_trusted_proxy(peer, trusted_proxies):
+            return False
+        client = find_client(peer, request.scheme, request.headers, (*trusted_proxies, peer))
+        return is_origin_allowed(self.settings, origin, client.host)
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+def _log(request: web.Request, event: str, **fields: str) -> None:
+    request.app[REFUSAL_LOG_KEY].warn(event, **fields)

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from hub.access.doors import is_host_allowed, is_loopback
 from hub.access.principal import OPERATOR
+from hub.access.remedies import describe_refusal, host_hint
 from hub.commands.hub import Hub
 from hub.errors import Refused
 from hub.web.accepting import Acceptor
@@ -66,8 +67,9 @@ async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     On an address of this machine, a web page could reach it by DNS rebinding, so the name in Host counts there.
     """
     settings = request.app[HUB_KEY].settings
-    if is_loopback(settings.metrics_host) and not is_host_allowed(settings, request.headers.get("Host", "")):
-        raise Refused("the Host of this request is not allowed: add it to `hosts` in hubbub.toml")
+    host = request.headers.get("Host", "")
+    if is_loopback(settings.metrics_host) and not is_host_allowed(settings, host):
+        raise Refused(describe_refusal("Host", host, host_hint(host)))
     request[PRINCIPAL_KEY] = OPERATOR
     return await handler(request)
 

@@ -13,23 +13,17 @@ from typing import Any, TypeVar, cast
 import attrs
 import msgspec
 import structlog
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from hub.commands.hub import Hub
 from hub.errors import BadId, BadQuery, HubError
 from hub.ids import describe_bad_id, quote
 from hub.limits import Limits
 from hub.protocols.reading import ID_FIELDS, split_error
-from hub.text import cut
 
 log = structlog.get_logger()
 
 API_PREFIX = "/api/v1"
-HTTP_1_0_HINT = (
-    "a WebSocket or a stream needs HTTP/1.1, but this request is HTTP/1.0, the default of nginx. Add to its settings: "
-    'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"; '
-    "proxy_buffering off;"
-)
 HUB_KEY = web.AppKey("hub", Hub)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
@@ -134,21 +128,15 @@ def route_path(request: web.Request) -> str:
     return path.removeprefix(base_path_of(request)) or "/"
 
 
-def refuse_http_1_0(request: web.Request) -> None:
-    """Raise HTTPVersionNotSupported for HTTP/1.0, which has no WebSockets and no streams.
-
-    A handler must call this before a command changes a session. The function also logs a warning, because a browser
-    does not show the response to a WebSocket's handshake.
-    """
-    if request.version < HttpVersion11:
-        log.warning("HTTP/1.0 refused", path=cut(request.path, 200), hint=HTTP_1_0_HINT)
-        raise web.HTTPVersionNotSupported()
-
-
 def make_error_headers(refusal: HubError) -> dict[str, str]:
-    """Return the headers of an error response: how to sign in (RFC 9110, 11.6.1), and when to try again (10.2.3)."""
+    """Return the headers of an error response (RFC 9110).
+
+    How to sign in (11.6.1), which protocol to use (15.5.22), and when to try again (10.2.3).
+    """
     if refusal.status == 401:
         return {"WWW-Authenticate": "Bearer"}
+    if refusal.status == 426:
+        return {"Upgrade": "websocket", "Connection": "close, Upgrade", "Sec-WebSocket-Version": "13"}
     if "retryAfterMs" in refusal.fields:
         return {"Retry-After": str(max(1, ceil(refusal.fields["retryAfterMs"] / 1000)))}
     return {}

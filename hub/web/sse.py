@@ -17,7 +17,8 @@ from hub.messages import Error
 from hub.protocols.sse import PING, RunStream, open_sse_protocol
 from hub.web.access_log import STREAM_BYTES_KEY
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HUB_KEY, refuse_http_1_0
+from hub.web.handshake import refuse_http_1_0
+from hub.web.routes import HUB_KEY
 
 log = structlog.get_logger()
 

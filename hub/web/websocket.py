@@ -20,7 +20,8 @@ from hub.web.counting import count_close
 from hub.web.doorkeeper import principal_of, refuse_bad_credential
 from hub.web.first_frame import wait_for_sign_in
 from hub.web.frames import SocketReader, WebSocket, close_websocket
-from hub.web.routes import HUB_KEY, read_query, refuse_http_1_0
+from hub.web.handshake import check_upgrade, refuse_http_1_0
+from hub.web.routes import HUB_KEY, read_query
 
 log = structlog.get_logger()
 
@@ -121,6 +122,7 @@ async def _say_goodbye(client: ClientHandle, ws: WebSocket, code: int) -> None:
 async def _accept(request: web.Request) -> tuple[ClientHandle, WebSocket, SocketQuery]:
     """Complete the handshake, and return the new client, its socket and its query. The caller must close the client."""
     refuse_http_1_0(request)
+    check_upgrade(request)
     hub, principal = request.app[HUB_KEY], principal_of(request)
     refuse_bad_credential(request)
     hub.check_connection_count(principal)

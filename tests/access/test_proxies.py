@@ -133,7 +133,7 @@ def test_scheme_and_host_are_those_that_the_nearest_proxy_of_the_client_saw(
 
 
 async def test_without_sign_in_a_request_through_a_proxy_is_refused(hub: Hub) -> None:
-    """It is not local, although the proxy is. The error and one log line in a minute have the line to set."""
+    """It is not local, although the proxy is. The error and one log line have the line to set."""
     await hub.start()
     with structlog.testing.capture_logs() as lines:
         for name in ("Forwarded", "X-Forwarded-For", "Via", "x-forwarded-for"):

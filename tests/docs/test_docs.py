@@ -567,7 +567,7 @@ async def test_the_log_names_a_refused_origin_as_the_page_shows(hub: Hub, header
             assert (await response.json())["code"] == "refused"
     (line,) = logs
     assert line["event"] in MESSAGES and line["value"] == repr(value)
-    assert "`origins`" in line["hint"] or "`hosts`" in line["hint"]
+    assert f'origins = ["{value}"]' in line["hint"] or f'hosts = ["{value}"]' in line["hint"]
     assert ("python3 -m http.server" in line["hint"]) == (value == "null")
 
 

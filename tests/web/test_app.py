@@ -12,6 +12,8 @@ from hub.ids import Key
 from hub.observe.logging import log_to_stderr
 from hub.settings import ConfigError, Settings
 
+HANDSHAKE = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+
 
 async def get(hub: Hub, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, Any]:
     async with aiohttp.ClientSession() as http:
@@ -51,9 +53,10 @@ async def test_all_errors_have_one_form_and_do_not_echo_input(hub: Hub) -> None:
         ("/<script>", "GET", {}, 404, "not_found"),
         ("/health", "POST", {}, 405, "method_not_allowed"),
         ("/health", "GET", {"Host": "evil<x>.example"}, 403, "refused"),
-        ("/health", "GET", {"Origin": "https://evil.example"}, 403, "refused"),
-        ("/api/v1/ws?sessionId=a%20b", "GET", {}, 400, "bad_id"),
-        ("/api/v1/ws?sessionId=a&afterSeq=-1", "GET", {}, 400, "bad_query"),
+        ("/health", "GET", {"Origin": "https://evil<x>.example"}, 403, "refused"),
+        ("/api/v1/ws?sessionId=<evil>", "GET", {}, 426, "upgrade_required"),
+        ("/api/v1/ws?sessionId=a%20b", "GET", HANDSHAKE, 400, "bad_id"),
+        ("/api/v1/ws?sessionId=a&afterSeq=-1", "GET", HANDSHAKE, 400, "bad_query"),
     ):
         actual_status, body, _ = await get(hub, path, method, **headers)
         assert (actual_status, body["code"]) == (status, code)

@@ -34,6 +34,7 @@ def run_doctor(url: str | None, **flags: Any) -> None:
 
 
 def _examine(loaded_settings: LoadedSettings, url: str | None) -> Iterator[Finding]:
+    from hub.access.doors import make_base_url
     from hub.cli.doctor.folder_checks import check_data_folder  # here, so that --help does not load the hub
     from hub.cli.doctor.hub_checks import check_agents, check_log, check_running_hub
     from hub.cli.doctor.machine import check_machine
@@ -53,4 +54,4 @@ def _examine(loaded_settings: LoadedSettings, url: str | None) -> Iterator[Findi
 
         yield from check_proxy(settings, url)
     elif settings.public_url is not None:
-        yield Finding("ok", "the way through the proxy was not tried", f"hubbub doctor --url {settings.public_url}")
+        yield Finding("ok", "the way through the proxy was not tried", f"hubbub doctor --url {make_base_url(settings)}")

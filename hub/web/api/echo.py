@@ -15,8 +15,9 @@ from hub.commands import table as commands
 from hub.errors import Refused, TooLarge, Unauthenticated, UploadTooSlow
 from hub.limits import format_size
 from hub.web.doorkeeper import principal_of
+from hub.web.handshake import refuse_http_1_0
 from hub.web.loss import watch_connection
-from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, json_response, limits_of, read_query, refuse_http_1_0
+from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, json_response, limits_of, read_query
 from hub.web.sse import STREAM_HEADERS, wants_stream
 
 ECHO_HEADER = "X-Hubbub-Echo"  # of the response: a proxy must pass on headers that it does not know

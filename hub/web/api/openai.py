@@ -35,6 +35,7 @@ from hub.web import bodies
 from hub.web.api.openai_answers import Completion, answer_conversation
 from hub.web.api.openai_sessions import answer_in_session
 from hub.web.doorkeeper import principal_of
+from hub.web.handshake import refuse_http_1_0
 from hub.web.routes import (
     API_PREFIX,
     HUB_KEY,
@@ -44,7 +45,6 @@ from hub.web.routes import (
     base_path_of,
     limits_of,
     make_error_headers,
-    refuse_http_1_0,
 )
 
 

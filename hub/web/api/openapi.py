@@ -10,7 +10,18 @@ import orjson
 from aiohttp import web
 
 from hub import __version__
-from hub.errors import BadFrame, BadId, BadQuery, Denied, HubError, Refused, TooLarge, Unauthenticated, UploadTooSlow
+from hub.errors import (
+    BadFrame,
+    BadId,
+    BadQuery,
+    Denied,
+    HubError,
+    Refused,
+    TooLarge,
+    Unauthenticated,
+    UpgradeRequired,
+    UploadTooSlow,
+)
 from hub.limits import Limits
 from hub.messages import Id
 from hub.web.api.schemas import Schema, build_schemas, used_components
@@ -171,7 +182,8 @@ def _list_errors(route: Route) -> Iterator[tuple[str, int]]:
     if route.is_websocket or STREAM_CONTENT in route.contents:
         yield "http_version_not_supported", web.HTTPVersionNotSupported.status_code
     if route.is_websocket:
-        yield "bad_request", 400  # the request is not a WebSocket's handshake
+        yield "bad_request", 400  # the key of the handshake is wrong
+        kinds.append(UpgradeRequired)
     yield from ((kind.code, kind.status) for kind in kinds)
 
 
