@@ -22,7 +22,7 @@ def show_value(value: str) -> str:
     return ascii(cut(value, MAX_VALUE_LENGTH))
 
 
-def describe_refusal(header: str, value: str, hint: str) -> str:
+def describe_refused_header(header: str, value: str, hint: str) -> str:
     """Return the answer to a request with a refused header. It repeats no value that could be more than a name."""
     name = f"{header} {value}" if PLAIN_VALUE.fullmatch(value) else header
     return f"the {name} of this request is not allowed: {hint}"

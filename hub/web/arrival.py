@@ -5,7 +5,7 @@ from aiohttp import web
 
 from hub.access.doors import is_host_allowed, is_origin_allowed
 from hub.access.proxies import ClientEndpoint, find_client, find_proxy_header, is_near, is_trusted_proxy
-from hub.access.remedies import describe_refusal, host_hint, origin_hint, proxy_hint, show_value
+from hub.access.remedies import describe_refused_header, host_hint, origin_hint, proxy_hint, show_value
 from hub.commands.hub import Hub
 from hub.errors import Refused
 from hub.settings import Settings
@@ -57,7 +57,7 @@ class Arrival:
         """Log the refusal of a Host, and return the error for the client."""
         hint = host_hint(host, self.settings.hosts)
         _log(request, "Host refused", value=show_value(host), address=client.address, setting="hosts", hint=hint)
-        return Refused(describe_refusal("Host", host, host_hint(host)))
+        return Refused(describe_refused_header("Host", host, host_hint(host)))
 
     def _refuse_origin(self, request: web.Request, client: ClientEndpoint, origin: str) -> Refused:
         """Log the refusal of an Origin, and return the error for the client."""
@@ -70,7 +70,7 @@ class Arrival:
             answer = origin_hint(settings, origin)
         fields = {"value": show_value(origin), "host": show_value(client.host), "address": client.address}
         _log(request, "Origin refused", **fields, setting=setting, hint=hint)
-        return Refused(describe_refusal("Origin", origin, answer))
+        return Refused(describe_refused_header("Origin", origin, answer))
 
     def _is_own_for_peer(self, request: web.Request, origin: str) -> bool:
         """Return whether the Origin would be the hub's own if the peer of the connection were a trusted proxy.

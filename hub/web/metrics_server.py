@@ -8,7 +8,7 @@ from aiohttp import web
 
 from hub.access.doors import is_host_allowed, is_loopback
 from hub.access.principal import OPERATOR
-from hub.access.remedies import describe_refusal, host_hint
+from hub.access.remedies import describe_refused_header, host_hint
 from hub.commands.hub import Hub
 from hub.errors import Refused
 from hub.web.accepting import Acceptor
@@ -69,7 +69,7 @@ async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     settings = request.app[HUB_KEY].settings
     host = request.headers.get("Host", "")
     if is_loopback(settings.metrics_host) and not is_host_allowed(settings, host):
-        raise Refused(describe_refusal("Host", host, host_hint(host)))
+        raise Refused(describe_refused_header("Host", host, host_hint(host)))
     request[PRINCIPAL_KEY] = OPERATOR
     return await handler(request)
 
