@@ -5,6 +5,7 @@ import json
 import re
 import signal
 from collections.abc import AsyncIterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from support.process import HubProcess, run_hubbub
 from support.waiting import PATIENCE, eventually
 
 from hub.observe import gen_ai
+from hub.observe.otel import start_tracing
 from hub.observe.span_values import MAX_TEXT_LENGTH
 from hub.observe.tool_spans import MAX_TOOLS
 from hub.observe.tracing import read_trace_origin
@@ -62,6 +64,20 @@ AGENTS = {
     "calls": "async def calls(run):\n    yield await run.call(run.message, 'x')",
     "short": "from hub import Finish\nasync def short(message):\n    yield 'x'\n    yield Finish('max_tokens')",
 }
+
+
+IGNORING_AGENT = """
+import asyncio, contextlib, pathlib
+
+HERE = pathlib.Path(__file__).parent.parent
+
+async def stubborn(message):
+    yield "x"
+    (HERE / "running").touch()
+    while not (HERE / "gate").exists():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.01)
+"""
 
 
 @pytest.fixture
@@ -231,6 +247,40 @@ async def test_a_refused_chat_has_no_span(hub: Hub, collector: Collector) -> Non
     await hub.stop()
     assert [span[gen_ai.RUN_ID] for span in collector.spans] == [first]
     assert collector.spans[0][gen_ai.FINISH_REASONS_LIST] == ["aborted"] and collector.spans[0].is_failed
+
+
+async def test_a_called_answer_that_ignores_its_cancel_has_one_span(
+    hub: Hub, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The span ends with the grace time, and not once more with the code."""
+    hub.agent("stubborn.py", IGNORING_AGENT)
+    client = await start(hub, grace_seconds=0.05)
+    run = await chat(client, "calls", "stubborn")
+    await eventually((hub.folder / "running").exists)
+    await client.send(type="cancel", sessionId="s1")
+    await wait_for_end(client, run)
+    span = await find_run_of(collector, "stubborn")
+    assert span[gen_ai.FINISH_REASONS_LIST] == ["cancelled"] and not span.is_failed
+    (hub.folder / "gate").touch()
+    await eventually(lambda: not any(agent.running_answers for agent in hub.node.agents.all()))
+    assert len(await collector.wait(2)) == 2 and "ended span" not in caplog.text
+
+
+async def test_a_run_has_no_parent_in_the_context_of_another_one(collector: Collector) -> None:
+    """The end of a run may start or end another run. A call belongs to the answer that calls, in whichever task."""
+    tracing = start_tracing("1", has_content=False)
+    ids = {"run": "r", "agent": "outer"}
+    outer, inner = (tracing.start_run(ids | {"agent": name}, "", None) for name in ("outer", "inner"))
+    context = copy_context()
+    context.run(outer.enter)
+    context.run(tracing.start_run, ids | {"agent": "later"}, "", None).end("end_turn")
+    context.run(inner.start_call, ids | {"agent": "called"}, "").end("end_turn")
+    inner.end("end_turn")
+    outer.end("end_turn")
+    await tracing.close()
+    spans = {span.name.split()[1]: span for span in await collector.wait(4)}
+    assert (spans["later"].parent, spans["called"].parent) == ("", spans["inner"].id)
+    assert len({span.trace for span in spans.values()}) == 3
 
 
 async def test_a_flood_of_tools_makes_a_bounded_number_of_spans(hub: Hub, collector: Collector) -> None:
@@ -564,6 +614,24 @@ async def test_a_dead_collector_costs_one_line(
             await hub.kill()
     assert hub.log.count("traces not sent") == 1 and f"endpoint=http://127.0.0.1:{port} " in hub.log
     assert "Traceback" not in hub.log and "opentelemetry." not in hub.log and "secret" not in hub.log
+
+
+async def test_a_silent_collector_does_not_hold_up_the_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub gives up long before the SDK would."""
+    async with await asyncio.start_server(wait_for_the_end, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
+        hub = HubProcess(tmp_path)
+        hub.agent("echo.py", "async def echo(message):\n    yield message")
+        (tmp_path / "hubbub.toml").write_text("[limits]\ndrain_seconds = 4.0\ngrace_seconds = 0.2\n")
+        try:
+            await hub.start(otel="true")
+            await ask(hub, "echo")
+            hub.signal(signal.SIGTERM)
+            assert await hub.wait_until_ended() == 0 and "could not end in order" not in hub.log
+        finally:
+            await hub.kill()
 
 
 @pytest.mark.parametrize(
