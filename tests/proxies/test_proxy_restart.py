@@ -6,7 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from support.hub import Client
-from support.proxy_servers import KINDS, ProxyKind, needs_proxy
+from support.proxy_servers import ProxyKind, each_proxy
 from support.sites import Site, open_site
 
 SESSION = "restart"
@@ -31,7 +31,7 @@ async def chat_over_http(site: Site, http: aiohttp.ClientSession) -> None:
         assert response.status == 200, await response.text()
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=needs_proxy(kind), id=kind.name) for kind in KINDS])
+@each_proxy
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_client_resumes_after_a_restart(kind: ProxyKind, number: signal.Signals, tmp_path: Path) -> None:
     """Meanwhile the proxy answers that there is no hub. The client loses no event, also none of its absence.

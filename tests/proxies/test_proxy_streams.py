@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.proxy_servers import CADDY, HAPROXY, NGINX, ProxyKind, needs_proxy
+from support.proxy_servers import BUFFERS, ProxyKind, each_proxy
 from support.sites import Site, open_site
 from support.waiting import PATIENCE
 
@@ -14,12 +14,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PIECES = range(4)  # of the agent steps
 BUFFERED_SECONDS = 2.0  # to wait for a token that a proxy with buffers keeps
-# For each proxy, edits of its file that make it collect a response before it passes the response on.
-BUFFERS = {
-    NGINX: {"proxy_buffering off;": "proxy_buffering on;\n        proxy_ignore_headers X-Accel-Buffering;"},
-    CADDY: {"header_up -Forwarded": "header_up -Forwarded\n\t\tbuffer_responses\n\t\tmax_buffer_size 1MB"},
-    HAPROXY: {"    # A request may wait": "    http-response wait-for-body time 60s\n    # A request may wait"},
-}
 COMPLETION = {"model": "steps", "stream": True}
 
 
@@ -83,10 +77,10 @@ async def test_a_stream_has_each_token_before_the_next_is_produced(site: Site, s
             await read_until(response, f"piece {number}.".encode())
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=needs_proxy(kind), id=kind.name) for kind in BUFFERS])
+@each_proxy
 async def test_a_proxy_with_buffers_fails_these_tests(kind: ProxyKind, tmp_path: Path, steps: Path) -> None:
     """With one line more in its file, a proxy keeps the first token until the answer ends."""
-    async with open_site(tmp_path, kind, BUFFERS[kind]) as site, site.open_program() as http:
+    async with open_site(tmp_path, kind, BUFFERS[kind.name]) as site, site.open_program() as http:
         opening = asyncio.create_task(open_stream(site, http, "chat", steps))
         make_step(steps, 0)
         with pytest.raises(TimeoutError):

@@ -144,10 +144,21 @@ HAPROXY = ProxyKind(
     name="haproxy", file=DEPLOY / "haproxy" / "hubbub.cfg", adapt=_adapt_haproxy, prepare=_prepare_haproxy
 )
 KINDS = (NGINX, CADDY, HAPROXY)
+# Edits of each file that make the proxy collect a response before it passes the response on.
+BUFFERS: dict[str, Mapping[str, str]] = {
+    "nginx": {"proxy_buffering off;": "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;"},
+    "caddy": {"header_up -Forwarded": "header_up -Forwarded\n\t\tbuffer_responses\n\t\tmax_buffer_size 1MB"},
+    "haproxy": {"    # A request may wait": "    http-response wait-for-body time 60s\n    # A request may wait"},
+}
 
 
 def needs_proxy(kind: ProxyKind) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not kind.is_installed, reason=f"no {kind.name} here: {INSTALL_HINT}")
+
+
+each_proxy = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=needs_proxy(kind), id=kind.name) for kind in KINDS]
+)
 
 
 def write_file(kind: ProxyKind, place: Place, edits: Mapping[str, str]) -> Path:
