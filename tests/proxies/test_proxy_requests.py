@@ -1,21 +1,18 @@
 """Pages, requests, uploads and sign-in through nginx, Caddy and HAProxy."""
 
-import asyncio
 import hashlib
-import json
 import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from io import BytesIO
 
 import aiohttp
 import pytest
-from playwright.async_api import async_playwright, expect
-from support.browser import ARGUMENTS, CHROMIUM, Tab, needs_browser
+from support.browser import needs_browser
 from support.proxy_servers import HOST
-from support.sites import Site
-from support.waiting import PATIENCE, eventually
+from support.site_console import use_console
+from support.sites import Site, sign_in
+from support.waiting import eventually
 
 from hub.limits import Limits, MiB
 from hub.web.sign_in import SECURE_COOKIE
@@ -106,18 +103,10 @@ async def test_the_hub_knows_the_address_of_the_client(site: Site) -> None:
     assert "192.0.2.66" not in site.hub.log and "evil.example" not in site.hub.log
 
 
-async def sign_in(site: Site, http: aiohttp.ClientSession, origin: str) -> tuple[int, str]:
-    """Sign in with a new link; return the status, and the cookie with its attributes."""
-    token = (await site.invite("Ann")).partition("#")[2]
-    headers = {"Origin": origin} | FORGED_HEADERS
-    async with http.post(f"{site.api}/sign-in", json={"token": token}, headers=headers) as response:
-        return response.status, response.headers.get("Set-Cookie", "")
-
-
 async def test_a_browser_signs_in_over_https(site: Site) -> None:
     """The cookie is for https alone, and it opens a WebSocket of a page of the hub."""
     async with site.open_http() as http:
-        status, cookie = await sign_in(site, http, site.url)
+        status, cookie = await sign_in(site, http, site.url, FORGED_HEADERS)
         assert status == 200 and cookie.startswith(f"{SECURE_COOKIE}=") and "Secure" in cookie and "HttpOnly" in cookie
         client = await site.connect(http, extended=True, headers={"Origin": site.url})
         assert client.frames[0]["principal"]["name"] == "Ann"
@@ -129,7 +118,7 @@ async def test_a_browser_signs_in_over_https(site: Site) -> None:
 async def test_a_page_of_another_origin_signs_nobody_in(site: Site) -> None:
     """Even if it sends the headers of a proxy that name its own host."""
     async with site.open_http() as http:
-        status, cookie = await sign_in(site, http, "http://evil.example")
+        status, cookie = await sign_in(site, http, "http://evil.example", FORGED_HEADERS)
         assert (status, cookie) == (403, "")
 
 
@@ -139,25 +128,7 @@ async def test_a_page_of_another_origin_signs_nobody_in(site: Site) -> None:
 @needs_browser
 async def test_people_use_the_console_at_the_same_time(site: Site) -> None:
     """In a real browser, over HTTP/2 if the proxy speaks it: sign-in, all files of the page, and an answer."""
-    arguments = [*ARGUMENTS, f"--host-resolver-rules=MAP {HOST} 127.0.0.1"]
-    async with async_playwright() as playwright, AsyncExitStack() as stack:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        stack.push_async_callback(browser.close)
-        tabs = [Tab(await (await browser.new_context(ignore_https_errors=True)).new_page()) for _ in range(VISITORS)]
-        await asyncio.gather(*(use_console(site, tab, number) for number, tab in enumerate(tabs)))
-
-
-async def use_console(site: Site, tab: Tab, number: int) -> None:
-    status = tab.page.get_by_role("status")
-    await tab.page.goto(await site.invite(f"Visitor {number}"))
-    await tab.page.get_by_role("button", name="Sign in").click()
-    await expect(status).to_have_text("Connected", timeout=PATIENCE * 1000)
-    await tab.page.goto(f"{site.url}/?agent=echo&session=console-{number}")
-    await expect(status).to_have_text("Connected", timeout=PATIENCE * 1000)
-    await tab.say("one two")
-    await expect(tab.answers).to_have_text(["one two"], timeout=PATIENCE * 1000)
-    refused = [line for line in tab.errors if "status of 401" not in line]  # the page learns that nobody is signed in
-    assert not refused, json.dumps(refused)
+    await use_console(site, VISITORS)
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/sign-in", "/client.js"])

@@ -45,13 +45,17 @@ class LoopbackResolver(AbstractResolver):
 
 @attrs.define(eq=False, kw_only=True)
 class Site:
-    """A hub with sign-in behind a proxy. *url* is the public address, *key* the key of a program."""
+    """A hub with sign-in behind a proxy. *origin* is the public address, *key* the key of a program."""
 
     hub: HubProcess
     settings: dict[str, Any]
     place: Place
-    url: str
+    origin: str
     key: str
+
+    @property
+    def url(self) -> str:
+        return self.origin + str(self.settings.get("base_path", ""))
 
     @property
     def api(self) -> str:
@@ -107,6 +111,16 @@ async def create_key(hub: HubProcess, name: str) -> str:
     return match[0]
 
 
+async def sign_in(
+    site: Site, http: aiohttp.ClientSession, origin: str, more_headers: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Sign in with a new link, as a page of *origin*; return the status, and the cookie with its attributes."""
+    token = (await site.invite("Ann")).partition("#")[2]
+    headers = {"Origin": origin, **(more_headers or {})}
+    async with http.post(f"{site.api}/sign-in", json={"token": token}, headers=headers) as response:
+        return response.status, response.headers.get("Set-Cookie", "")
+
+
 @asynccontextmanager
 async def open_site(
     folder: Path, kind: ProxyKind, edits: Mapping[str, str] | None = None, host: str = HOST, **settings: Any
@@ -127,4 +141,4 @@ async def open_site(
         place = Place(folder=folder, hub_port=hub.port, http_port=http_port, port=port, certificate=files, host=host)
         server = await ProxyServer.start(kind, place, edits or {})
         stack.push_async_callback(server.stop)
-        yield Site(hub=hub, settings=settings, place=place, url=url, key=await create_key(hub, "ci"))
+        yield Site(hub=hub, settings=settings, place=place, origin=url, key=await create_key(hub, "ci"))
