@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from hub.client.client import Client
 
 
+def has_tool_result(parts: Sequence[Any] | None) -> bool:
+    return any(isinstance(part, dict) and part.get("type") == "tool_result" for part in parts or ())
+
+
 @attrs.define(eq=False, kw_only=True)
 class Session:
     """A session to which the client stays subscribed, over every reconnect, until leave().
@@ -53,15 +57,18 @@ class Session:
 
         *client_msg_id* is the idempotency key: the hub answers repeated messages with the same key once. By default the
         key is random. *parts* are dictionaries, or objects of hub.messages.parts. *files* are uploaded first, and named
-        in further parts. The message is sent even if the answer is never awaited. Raises Closed, OSError for a path
+        in further parts. Results of tool calls go to the agent of the calls, unless *agent* is another one.
+
+        The message is sent even if the answer is never awaited. Raises Closed, OSError for a path
         that does not exist, and TypeError or ValueError for what JSON does not have.
         """
+        json_parts = None if parts is None else msgspec.to_builtins(list(parts))
         fields: dict[str, Any] = {
             "message": message,
-            "agentId": agent or self.agent,
+            "agentId": agent or (None if has_tool_result(json_parts) else self.agent),
             "clientMsgId": client_msg_id,
             "ifBusy": if_busy,
-            "parts": None if parts is None else msgspec.to_builtins(list(parts)),
+            "parts": json_parts,
             "metadata": metadata,
         }
         frame = {name: value for name, value in fields.items() if value is not None}

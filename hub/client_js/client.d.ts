@@ -661,7 +661,7 @@ export interface UploadOptions {
   /** The media type. By default the type of a `Blob`. */
   type?: string
   onProgress?: (progress: UploadProgress) => void
-  /** Aborts the upload: it rejects with the reason of the signal, and the hub keeps nothing. */
+  /** Aborts the upload: it rejects with the reason of the signal. The hub keeps no incomplete file. */
   signal?: AbortSignal
 }
 

@@ -4,6 +4,7 @@ import { HubError, closedError, errorFromResponse } from './errors.js'
 /** @import { Hub } from './hub.js' */
 
 const UPLOAD_RETRY_MS = 1000
+const PROGRESS_BYTES = 256 * 1024 // Node.js: the largest step of the progress
 const DEFAULT_TYPE = 'application/octet-stream'
 const PART_TYPES = new Set(['image', 'audio', 'video']) // by the first half of the media type; all others: document
 
@@ -215,12 +216,13 @@ function sendByXhr(url, headers, blob, onProgress, signal) {
  */
 function countBytes(blob, onProgress) {
   let loaded = 0
-  const counter = new TransformStream({
-    transform(chunk, controller) {
-      controller.enqueue(chunk)
-      loaded += chunk.byteLength
+  return new ReadableStream({
+    async pull(controller) {
+      const bytes = await blob.slice(loaded, loaded + PROGRESS_BYTES).arrayBuffer()
+      loaded += bytes.byteLength
+      if (!bytes.byteLength) return controller.close()
+      controller.enqueue(new Uint8Array(bytes))
       onProgress({ loaded, total: blob.size })
     },
   })
-  return blob.stream().pipeThrough(counter)
 }

@@ -60,7 +60,9 @@ export class Session {
    * @param {string} message
    * @param {client.ChatOptions} [options]
    */
-  chat(message, { agent = this.#agent, ...options } = {}) {
+  chat(message, { agent, ...options } = {}) {
+    // The results of tool calls go to the agent of the calls.
+    if (!options.parts?.some(({ type }) => type === 'tool_result')) agent ??= this.#agent
     return this.#chats.add(message, { agent, ...options }, this.#isClosed ? closedError('session') : undefined)
   }
 

@@ -9,6 +9,10 @@ from support.drivers import Driver
 from support.hub import Hub
 from support.proxy import Proxy
 
+from hub.access.principal import OPERATOR
+from hub.commands import table as commands
+from hub.messages import ChatWithRequest, Request, Tool
+
 ECHO = "async def echo(message: str):\n    yield message\n"
 READER = """
 from hub import Run
@@ -37,6 +41,18 @@ async def gated(message: str):
     while not pathlib.Path(message).exists():
         await asyncio.sleep(0.01)
     yield "two"
+"""
+FORECAST = """
+from hub import Run, ToolCallEnd, ToolCallStart, agent
+
+@agent(tools=True)
+async def forecast(run: Run):
+    results = [part["content"] for part in run.parts if part["type"] == "tool_result"]
+    if results:
+        yield f"The weather: {results[0]}."
+    else:
+        yield ToolCallStart(f"call-{run.id}", "get_weather")
+        yield ToolCallEnd(f"call-{run.id}")
 """
 IMAGE = {"type": "image", "source": {"type": "url", "value": "https://example.org/cat.png"}}
 
@@ -87,6 +103,24 @@ async def test_a_question_of_an_agent_is_answered(driver: Driver, hub: Hub) -> N
         assert (await driver.until("answer", id=status))["text"] == text
     await driver.do("resume", id="wrong", sessionId="s1", interruptId="i_none")
     assert (await driver.until("error", id="wrong"))["code"] == "unknown_interrupt"
+    await driver.close()
+
+
+async def test_results_of_tool_calls_go_to_the_agent_of_the_calls(driver: Driver, hub: Hub) -> None:
+    """The session object has another agent. The tools came from a client of another protocol."""
+    hub.agent("echo.py", ECHO)
+    hub.agent("forecast.py", FORECAST)
+    await hub.start()
+    await driver.join(hub.port, "echo")
+    request = Request(tools=(Tool(name="get_weather"),))
+    chat = ChatWithRequest(message="weather?", sessionId="s1", agentId="forecast", request=request)
+    await commands.chat(hub.door, OPERATOR, chat)
+    call = await driver.until_event("tool_call_start")
+    assert (await driver.until_event("run_finished"))["stopReason"] == "tool_calls"
+    result = {"type": "tool_result", "toolCallId": call["toolCallId"], "content": "22 degrees"}
+    await driver.do("ask", id=1, sessionId="s1", message="", parts=[result])
+    assert (await driver.until("answer", id=1))["text"] == "The weather: 22 degrees."
+    assert (await driver.until_event("run_started"))["parentRunId"] == call["runId"]
     await driver.close()
 
 
