@@ -5,17 +5,19 @@ WebSocket frames and HTTP bodies pass the same checks.
 
 import json
 import re
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import attrs
 import msgspec
 import orjson
 
+from hub.days import Day
 from hub.errors import BadFrame, BadId, UnknownType
-from hub.ids import describe_bad_id, is_id, quote
+from hub.ids import ID_RULE, describe_bad_id, is_id, quote
 from hub.limits import Limits, format_size
-from hub.messages import COMMANDS, Chat, Command, Request
+from hub.messages import COMMANDS, Chat, Command, Id, Request
 from hub.messages.numbers import read_float
+from hub.messages.parts import MimeType
 from hub.protocols.choices import allowed_values
 from hub.text import cut
 
@@ -32,6 +34,12 @@ JSON_TYPES = {
     type(None): "null",
 }
 ID_FIELDS = ("agentId", "sessionId", "runId", "clientMsgId", "interruptId", "epoch", "messageId", "newSessionId")
+ID_FORM = f"an id: {ID_RULE}"
+# What errors say instead of a regular expression.
+TEXT_FORMS = {
+    get_args(kind)[1].pattern: form
+    for kind, form in ((Id, ID_FORM), (Day, "a day such as 2026-11-30"), (MimeType, "a media type such as image/png"))
+}
 MAX_SEED = 2**64 - 1  # the largest 64-bit integer without a sign
 
 
@@ -78,10 +86,12 @@ def convert(fields: dict[str, Any], kind: type[T], limits: Limits, name: str | N
 def split_error(error: Exception, kind: Any) -> tuple[str, str]:
     """Return the problem that an error of msgspec describes, and the path of the field.
 
-    If *kind* allows only some values in the field, the problem lists them.
+    If *kind* allows only some values in the field, the problem lists them. A form of a text has its name there.
     """
     match = re.fullmatch(r"(.*) - at `\$\.?(.*)`", str(error), re.DOTALL)
     problem, field = match.groups() if match else (str(error), "")
+    for pattern, form in TEXT_FORMS.items():
+        problem = problem.replace(f"`str` matching regex {pattern!r}", form)
     values = allowed_values(kind, field)
     hint = f", use one of {', '.join(values)}" if values else ""
     return cut(problem, 200, "…") + hint, field

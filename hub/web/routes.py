@@ -19,7 +19,7 @@ from hub.commands.hub import Hub
 from hub.errors import BadId, BadQuery, HubError
 from hub.ids import describe_bad_id, quote
 from hub.limits import Limits
-from hub.protocols.reading import ID_FIELDS, split_error
+from hub.protocols.reading import ID_FIELDS, ID_FORM, split_error
 
 log = structlog.get_logger()
 
@@ -167,7 +167,7 @@ def read_query(request: web.Request, kind: type[T]) -> T:
         return msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as error:
         expectation, field = split_error(error, kind)
-        if field in ID_FIELDS and "regex" in expectation:
+        if field in ID_FIELDS and ID_FORM in expectation:
             raise BadId(describe_bad_id(f"?{field}=")) from None
         unknown = re.fullmatch("Object contains unknown field `(.*)`", expectation)
         if unknown is not None:

@@ -191,7 +191,8 @@ async def test_the_usage_is_of_the_day_of_the_end(hub: Hub) -> None:
     assert [entry["day"] for entry in await people.usage("ann", query)] == ["2024-10-05"]
     times.append(NOON + 31 * DAY)
     assert [entry["day"] for entry in await people.usage("ann")] == ["2024-10-09"]
-    assert (await people.request("ann", "GET", "/usage?since=yesterday"))[0] == 400
+    status, body = await people.request("ann", "GET", "/usage?since=yesterday")
+    assert (status, body["error"]) == (400, "?since= is wrong: Expected a day such as 2026-11-30")
 
 
 async def test_an_admin_sees_its_tenant_and_a_member_itself(hub: Hub) -> None:
