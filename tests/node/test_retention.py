@@ -6,9 +6,11 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
+from structlog.testing import capture_logs
 from support.hub import Client, Hub
 
 from hub.days import DAY_MS
+from hub.errors import StorageUnavailable
 from hub.ids import Key
 from hub.node.expiring import expire_old_data
 from hub.seams import Seams
@@ -202,3 +204,40 @@ async def test_old_files_go_unless_a_message_names_them(hub: Hub) -> None:
     assert sorted(path.read_bytes() for path in blobs) == [b"named", b"twin"]
     assert hub.node.files.quota.count_of(Key("s")) == 4096
     assert await list_sessions(hub) == {"s": 2, "t": 0}
+
+
+async def test_a_pass_that_deletes_something_writes_one_line(hub: Hub) -> None:
+    """With what it deleted. A pass that deletes nothing writes none."""
+    clock = await start(hub, message_days=30, file_days=30)
+    for session in ("s", "t"):
+        await chat_alone(hub, session, "hello")
+    await upload(hub, "t", b"x")
+    with capture_logs() as lines:
+        await expire_old_data(hub.node)
+        assert lines == []
+        clock.time += 31 * DAY_MS
+        await expire_old_data(hub.node)
+        await expire_old_data(hub.node)
+    (line,) = lines
+    assert line == {
+        "event": "retention has deleted old data",
+        "log_level": "info",
+        "sessions_with_events": 2,
+        "sessions_with_messages": 2,
+        "files": 1,
+        "sessions": 2,
+    }
+
+
+async def test_a_pass_that_fails_tells_what_it_deleted_before(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = await start(hub, message_days=30)
+    await chat_alone(hub, "s", "hello")
+    clock.time += 31 * DAY_MS
+
+    async def fail(before: int, max_bytes: int | None) -> Any:
+        raise StorageUnavailable("the disk is full")
+
+    monkeypatch.setattr(hub.node.log.sessions, "expire_messages", fail)
+    with capture_logs() as lines, pytest.raises(StorageUnavailable):
+        await expire_old_data(hub.node)
+    assert [line["sessions_with_events"] for line in lines] == [1]

@@ -20,7 +20,7 @@ def find_patterns(data: Any) -> set[str]:
     if isinstance(data, dict):
         return find_patterns([*data.values()])
     fields = {name: getattr(data, name, None) for name in getattr(data, "__struct_fields__", ())}
-    own = {fields["pattern"]} if fields.get("pattern") else set()
+    own = {str(fields["pattern"])} if fields.get("pattern") else set()
     return own | find_patterns(fields)
 
 
