@@ -71,6 +71,11 @@ class ClientHandle:
         self.principal, self.connection.principal = principal, principal.author
         self.hub.clients.add(self)
 
+    def check_principal(self) -> None:
+        """Raise CredentialRevoked if the principal has changed since the request came: no change reached this client."""
+        if not self.hub.directory.is_current(self.principal):
+            raise CredentialRevoked()
+
     def end(self, error: HubError) -> None:
         """Deliver nothing and run no command from now on, and close the socket for *error*. Do not wait for that."""
         if self.is_closed:
@@ -181,7 +186,7 @@ def attach(
     """Register a client that speaks *protocol*, and return its handle. Frames are written to *transport* or its socket.
 
     *ping* sends a ping frame without waiting. With *whole_messages*, the client gets whole messages and no
-    chunks. Raises ConnectionResetError if *transport* is None: the client has disconnected.
+    chunks. Call check_principal() next, in the same step. Raises ConnectionResetError if *transport* is None: the client has disconnected.
     """
     if transport is None:
         raise ConnectionResetError("the client has closed the connection")
@@ -208,6 +213,4 @@ def attach(
     node.registry.connections.add(connection)
     client = ClientHandle(hub=hub, principal=principal, connection=connection, agent=agent, session=session)
     hub.clients.add(client)
-    if not hub.directory.is_current(principal):  # a change since the request came has not reached this client
-        client.end(CredentialRevoked())
     return client

@@ -58,6 +58,7 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
     socket_log = open_socket_log(request, client) if client.hub.settings.access_log else None
     request.app[SOCKETS_KEY][intake] = ws
     try:
+        client.check_principal()
         is_welcome = client.principal.is_signed_in or await _sign_in(client, reader, request.match_info.get("agentId"))
         await _open(client, query, is_welcome)
         del query

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
+from aiohttp import web
 from support.hub import Client, Hub
 from support.late import error_of, pause
 from support.waiting import PATIENCE, eventually
@@ -210,6 +211,74 @@ async def test_the_links_of_a_removed_owner_are_dead(house: House) -> None:
     assert isinstance(await error_of(commands.use_link(door, NOBODY, tokens[0])), BadLink)
     assert len(await commands.list_principals(door, OPERATOR)) == count - 1
     assert (await commands.use_link(door, NOBODY, tokens[1])).session_id == "s1"
+
+
+async def test_nobody_joins_with_an_invite_after_it_was_revoked(house: House) -> None:
+    """A revocation waits for those who are just joining. It is itself refused to an owner who is removed meanwhile."""
+    door, node = house.hub.door, house.hub.node
+    ann, eve = [await door.directory.authenticate(house.keys[name]) for name in ("ann", "eve")]
+    invite = await commands.create_invite(door, ann, "s1", "member")
+    with pause(node.log.access, "save") as (called, released):
+        joining = asyncio.create_task(commands.use_link(door, eve, str(invite.link).rpartition("#")[2]))
+        await called.wait()
+        revocation = asyncio.create_task(commands.revoke_invite(door, ann, "s1", invite.inviteId))
+        await eventually(lambda: bool(node.sessions[Key("s1")].grants_lock._waiters))
+        assert not revocation.done()
+        released.set()
+        await asyncio.gather(joining, revocation)
+    assert house.ids["eve"] in (await node.log.access.find_grants(Key("s1")) or {})
+    assert await commands.list_invites(door, ann, "s1") == ()
+
+
+async def test_the_invites_of_a_session_that_another_made_meanwhile_are_not_listed(house: House) -> None:
+    """Ann's session is deleted while she reads its invites; then Bob begins one with the same id, and invites."""
+    door = house.hub.door
+    ann, bob = [await door.directory.authenticate(house.keys[name]) for name in ("ann", "bob")]
+    with pause(house.hub.node.log.access, "list_invites") as (called, released):
+        reading = asyncio.create_task(error_of(commands.list_invites(door, ann, "s1")))
+        await called.wait()
+        await commands.delete_session(door, ann, "s1")
+        await commands.create_invite(door, bob, "s1", "member")
+        released.set()
+        assert isinstance(await reading, UnknownSession)
+
+
+async def test_a_key_that_is_revoked_during_the_handshake_opens_no_connection(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The revocation finds no client to close: it is not there yet."""
+    prepare = web.WebSocketResponse.prepare
+
+    async def prepare_late(response: web.WebSocketResponse[Any], request: web.BaseRequest) -> Any:
+        writer = await prepare(response, request)
+        await house.revoke("bob")
+        return writer
+
+    monkeypatch.setattr(web.WebSocketResponse, "prepare", prepare_late)
+    client = await house.hub.connect("?sessionId=s1", protocols=("hubbub.v1",), headers=house.bearer("bob"))
+    assert await client.wait_closed() == 4503
+    assert [frame.get("code") for frame in client.frames] == ["unauthenticated"]
+    await eventually(lambda: not house.hub.door.clients.list_of(house.ids["bob"]))
+
+
+async def test_a_key_that_is_revoked_before_its_stream_begins_opens_no_stream(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer has begun already, so its only event is the error."""
+    prepare = web.StreamResponse.prepare
+
+    async def prepare_late(response: web.StreamResponse, request: web.BaseRequest) -> Any:
+        writer = await prepare(response, request)
+        await house.revoke("bob")
+        return writer
+
+    monkeypatch.setattr(web.StreamResponse, "prepare", prepare_late)
+    path = "/api/v1/sessions/s1/events?afterSeq=0"
+    headers = house.bearer("bob") | {"Accept": "text/event-stream"}
+    async with aiohttp.ClientSession(house.hub.url, headers=headers) as http, http.get(path) as response:
+        text = await response.text()
+    assert text.count("data:") == 1 and "unauthenticated" in text
+    await eventually(lambda: not house.hub.door.clients.list_of(house.ids["bob"]))
 
 
 async def test_a_link_is_for_its_own_tenant(house: House) -> None:
