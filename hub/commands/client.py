@@ -72,7 +72,7 @@ class ClientHandle:
         self.hub.clients.add(self)
 
     def check_principal(self) -> None:
-        """Raise CredentialRevoked if the principal has changed since the request came: no change reached this client."""
+        """Raise CredentialRevoked if the principal has changed since the request came, before attach()."""
         if not self.hub.directory.is_current(self.principal):
             raise CredentialRevoked()
 
@@ -186,7 +186,8 @@ def attach(
     """Register a client that speaks *protocol*, and return its handle. Frames are written to *transport* or its socket.
 
     *ping* sends a ping frame without waiting. With *whole_messages*, the client gets whole messages and no
-    chunks. Call check_principal() next, in the same step. Raises ConnectionResetError if *transport* is None: the client has disconnected.
+    chunks. If no use case follows, call check_principal() in the same step. Raises ConnectionResetError if *transport*
+    is None: the client has disconnected.
     """
     if transport is None:
         raise ConnectionResetError("the client has closed the connection")

@@ -73,7 +73,7 @@ class EventStream:
     async def open(self, run: RunStream | None = None) -> ClientHandle:
         """Start the response and return its client. With *run*, the client gets only the events of that run.
 
-        Raises ConnectionResetError if the client has disconnected, and CredentialRevoked.
+        Raises ConnectionResetError if the client has disconnected.
         """
         request, response = self._request, self.response
         size = request.app[HUB_KEY].limits.out_frame_bytes
@@ -85,7 +85,6 @@ class EventStream:
         response.force_close()  # the hub writes to the socket without aiohttp, so no response may follow on it
         await response.prepare(request)
         self._client = attach(request.app[HUB_KEY], principal_of(request), protocol, request.transport, self._ping)
-        self._client.check_principal()
         return self._client
 
     async def serve(self, end: Callable[[], Awaitable[object]] | None = None) -> None:
