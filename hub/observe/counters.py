@@ -31,7 +31,8 @@ class DoorCounters:
     """What came to the hub over HTTP and WebSockets.
 
     *responses* counts by method and status, *refusals* by error code, *sign_ins* by their kind. *socket_closes* counts
-    by close code; 1006 is a socket without a close frame.
+    by close code; 1006 is a socket without a close frame. *untrusted_proxies* counts requests with a header of a proxy
+    from a peer that is not in `trusted_proxies`.
     """
 
     responses: Counter[tuple[str, str]] = attrs.Factory(Counter)
@@ -39,6 +40,7 @@ class DoorCounters:
     sign_ins: Counter[str] = attrs.Factory(Counter)
     socket_opens: int = 0
     socket_closes: Counter[str] = attrs.Factory(Counter)
+    untrusted_proxies: int = 0
 
 
 @attrs.define(eq=False, kw_only=True)

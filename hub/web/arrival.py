@@ -47,7 +47,12 @@ class Arrival:
 
     def _check_proxy(self, request: web.Request) -> None:
         """Refuse a request that came through a proxy while sign-in is off: its principal would be LOCAL."""
-        if self.settings.is_sign_in_on or (header := find_proxy_header(request.headers)) is None:
+        header = find_proxy_header(request.headers)
+        if header is None:
+            return
+        if not is_trusted_proxy(request.remote or "", self.settings.trusted_proxies):
+            self.hub.counters.door.untrusted_proxies += 1
+        if self.settings.is_sign_in_on:
             return
         hint, peer = "set sign_in = true in hubbub.toml", request.remote or ""
         _log(request, "a request through a proxy refused", header=header, address=peer, hint=hint)

@@ -1,6 +1,7 @@
 """`hubbub doctor` names what must be mended, each with the line that mends it."""
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -10,13 +11,17 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import aiohttp
 import attrs
 import pytest
+from support.certificates import CertificateFiles, make_certificate, sign_again
 from support.http_proxy import HttpProxy, run_http_proxy
 from support.process import CommandOutput, HubProcess, make_environment, run_hubbub
 
+from hub.cli.doctor.certificate_checks import check_certificate, check_public_certificate
 from hub.cli.doctor.findings import Finding
 from hub.cli.doctor.folder_checks import find_disk_kind
 from hub.cli.doctor.machine import compare_descriptors
@@ -25,6 +30,7 @@ from hub.cli.doctor.setting_checks import check_settings
 from hub.limits import Limits
 from hub.setting_sources import SettingSources
 from hub.settings import Settings
+from hub.web.certificate import make_context
 
 ECHO = "def echo(message):\n    yield message\n"
 
@@ -74,6 +80,64 @@ END = "nothing must be mended"
 
 async def examine(folder: Path, *arguments: str, **variables: Any) -> Report:
     return read_report(await run_hubbub(folder, "doctor", *arguments, **variables))
+
+
+# --- the output -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_report_can_be_json(folder: Path) -> None:
+    """And nothing else is in the output, although an agent prints."""
+    (folder / "agents" / "loud.py").write_text("print('canary')\ndef loud(message):\n    yield message\n")
+    (folder / "agents" / "bad.py").write_text("import nothing_like_this\n")
+    output = await run_hubbub(folder, "doctor", "--json")
+    report = json.loads(output.out)
+    assert (output.code, report["problems"]) == (1, 1)
+    (finding,) = [finding for finding in report["findings"] if finding["level"] == "wrong"]
+    assert "agent bad is broken" in finding["text"] and finding["remedy"]
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other accounts can enter."""
+    with TemporaryDirectory(prefix="hubbub-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        (path / "agents").mkdir()
+        (path / "agents" / "echo.py").write_text(ECHO)
+        yield path
+
+
+async def examine_as_nobody(folder: Path, *arguments: str) -> Report:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hub", "doctor", *arguments),
+        cwd=folder,
+        env=make_environment(),
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return read_report(CommandOutput(process.returncode, out.decode(), err.decode()))
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can run a command as another account")
+@pytest.mark.parametrize("is_running", [False, True], ids=["stopped", "running"])
+async def test_another_account_gets_lines_and_no_traceback(open_folder: Path, is_running: bool) -> None:
+    """It can read neither the data nor the control socket. The remedy names the account of the hub."""
+    process = HubProcess(open_folder)
+    try:
+        await process.start()
+        if not is_running:
+            await process.kill()
+        for arguments in ([], ["--url", process.url]):
+            report = await examine_as_nobody(open_folder, *arguments)
+            assert report.code == 1
+            assert report.find("belongs to the account root").remedy == "sudo -u root hubbub doctor"
+    finally:
+        await process.kill()
 
 
 # --- the machine ------------------------------------------------------------------------------------------------------
@@ -127,6 +191,7 @@ def test_the_limit_of_descriptors_must_fit_the_connections() -> None:
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 
+SECRET = "0123456789abcdef" * 4
 SIGN_IN: dict[str, Any] = {"sign_in": True}
 BEHIND_PROXY = SIGN_IN | {"public_url": "https://hub.example.com", "trusted_proxies": "127.0.0.1, ::1"}
 
@@ -151,9 +216,14 @@ def check(flags: dict[str, Any], folder: Path = Path()) -> list[Finding]:
         (BEHIND_PROXY | {"user_header": "X-User", "new_user_role": "admin"}, "may do everything", "new_user_role ="),
         (BEHIND_PROXY | {"jwt_issuer": "a", "jwt_audience": "b", "jwt_keys": "no/file"}, "no file", "jwt_keys ="),
         (
-            BEHIND_PROXY | {"jwt_issuer": "a", "jwt_audience": "b", "jwt_secret": "s" * 32},
+            BEHIND_PROXY | {"jwt_issuer": "a", "jwt_audience": "b", "jwt_secret": SECRET},
             "other accounts of this machine can read the flags",
             "write HUBBUB_JWT_SECRET",
+        ),
+        (
+            SIGN_IN | {"tls_certificate": "c", "tls_key": "k", "public_url": "http://localhost:1"},
+            "the hub speaks https",
+            'public_url = "https://localhost:1"',
         ),
     ],
 )
@@ -170,6 +240,7 @@ def test_settings_that_do_not_fit_are_wrong(flags: dict[str, Any], fragment: str
         (BEHIND_PROXY | {"user_header": "X-User", "host": "0.0.0.0"}, "must drop this header"),
         (BEHIND_PROXY | {"metrics_port": 9528, "metrics_host": "0.0.0.0"}, "can read the metrics"),
         (BEHIND_PROXY | {"reload": True}, "reload is on"),
+        ({"log_level": "debug"}, "what people write"),
         (BEHIND_PROXY | {"origins": "null"}, "pages of any site"),
     ],
 )
@@ -196,9 +267,8 @@ async def test_a_setting_that_the_hub_refuses_is_wrong(folder: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run it on Linux or macOS")
 async def test_a_secret_that_others_can_read_is_found(folder: Path) -> None:
     """In .env, and in hubbub.toml. The remedy mends it."""
-    secret = "s" * 32
     (folder / "hubbub.toml").write_text(
-        f'[hubbub]\njwt_issuer = "a"\njwt_audience = "b"\njwt_secret = "{secret}"\n' 'public_url = "http://localhost"\n'
+        f'[hubbub]\njwt_issuer = "a"\njwt_audience = "b"\njwt_secret = "{SECRET}"\npublic_url = "http://localhost"\n'
     )
     (folder / ".env").write_text("OPENAI_API_KEY=sk-1\n")
     for name in ("hubbub.toml", ".env"):
@@ -208,7 +278,62 @@ async def test_a_secret_that_others_can_read_is_found(folder: Path) -> None:
         remedy = report.find(f"read {name}").remedy
         subprocess.run(remedy, shell=True, check=True, cwd=folder)
     report = await examine(folder)
-    assert report.problems == [] and secret not in str(report)
+    assert report.problems == [] and SECRET not in str(report)
+
+
+async def test_a_weak_secret_and_an_empty_key_are_found(folder: Path) -> None:
+    (folder / ".env").write_text(f"HUBBUB_JWT_SECRET={'s' * 32}\nOPENAI_API_KEY=\n")
+    (folder / ".env").chmod(0o600)
+    (folder / "hubbub.toml").write_text('[hubbub]\njwt_issuer = "a"\njwt_audience = "b"\n')
+    report = await examine(folder)
+    assert report.find("jwt_secret is weak").level == "wrong"
+    assert report.find("OPENAI_API_KEY in .env has no value").level == "advice"
+
+
+# --- certificates -----------------------------------------------------------------------------------------------------
+
+
+def check_files(files: CertificateFiles, public_url: str = "https://localhost") -> Finding:
+    settings = Settings(tls_certificate=files.file, tls_key=files.key_file, public_url=public_url)
+    (finding,) = check_certificate(settings)
+    return finding
+
+
+def test_the_end_of_a_certificate_is_found(tmp_path: Path) -> None:
+    """Two weeks before it."""
+    files = make_certificate(tmp_path)
+    for days, level, fragment in (
+        (14.5, "ok", "is valid for 14 days"),
+        (13.5, "wrong", "ends in 13.5 days: after that, nobody can connect"),
+        (-0.5, "wrong", "certificate has expired"),
+    ):
+        sign_again(files, days)
+        finding = check_files(files)
+        assert finding.level == level and fragment in finding.text
+
+
+def test_a_certificate_that_cannot_be_used_is_found(tmp_path: Path) -> None:
+    """It has another name than the hub, or another key, or does not exist."""
+    files = make_certificate(tmp_path)
+    assert "hub.example.com" in check_files(files, "https://hub.example.com").text
+    other = make_certificate(tmp_path, "other")
+    assert "is not the key" in check_files(attrs.evolve(files, key_file=other.key_file)).text
+    assert "cannot be read" in check_files(attrs.evolve(files, file=tmp_path / "no.pem")).text
+    assert [*check_certificate(Settings())] == []
+
+
+async def test_the_certificate_of_the_public_address_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = make_certificate(tmp_path)
+    sign_again(files, 5)
+    monkeypatch.setenv("SSL_CERT_FILE", str(files.file))
+    context = make_context(files.file, files.key_file)
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", ssl=context)
+    async with server:
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        (finding,) = await asyncio.to_thread(lambda: [*check_public_certificate(url)])
+    assert finding.level == "wrong" and "the certificate of localhost ends in 5.0 days" in finding.text
 
 
 # --- the data folder and the log --------------------------------------------------------------------------------------
@@ -413,10 +538,28 @@ async def test_a_slow_way_gets_advice(process: HubProcess) -> None:
     assert "after the proxy has stored it" in findings[-1].text and "request_buffering off;" in findings[-1].remedy
 
 
-async def test_a_path_that_the_proxy_changes_is_reported(process: HubProcess) -> None:
-    async with run_http_proxy(HttpProxy(hub_port=process.port, prefix="/hubbub")) as url:
-        findings = await try_url(process, url)
-    assert "the path /hubbub/api/v1/echo arrives as /api/v1/echo" in [finding.text for finding in findings]
+async def test_a_path_without_its_setting_is_found(process: HubProcess) -> None:
+    """If the proxy removes it, and if not."""
+    for prefix, fragment in (("/hubbub", "the address has the path /hubbub, but base_path is not set"), ("", "404")):
+        async with run_http_proxy(HttpProxy(hub_port=process.port, prefix=prefix)) as url:
+            findings = await try_url(process, f"{url.removesuffix('/hubbub')}/hubbub/")
+        (finding,) = [finding for finding in findings if fragment in finding.text]
+        assert (finding.level, finding.remedy) == ("wrong", 'base_path = "/hubbub"')
+
+
+@pytest.mark.parametrize("prefix", ["", "/hubbub"], ids=["kept", "removed"])
+async def test_a_path_with_its_setting_needs_nothing(folder: Path, prefix: str) -> None:
+    variables = BEHIND_PROXY | {"public_url": "http://localhost", "base_path": "/hubbub", "allow_http": True}
+    process = HubProcess(folder)
+    try:
+        await process.start(**variables)
+        async with run_http_proxy(HttpProxy(hub_port=process.port, prefix=prefix)) as url:
+            address = f"{url.removesuffix('/hubbub')}/hubbub"
+            names = {f"HUBBUB_{name.upper()}": value for name, value in variables.items()}
+            report = await examine(folder, "--url", address, **names | {"HUBBUB_PUBLIC_URL": url.removesuffix(prefix)})
+    finally:
+        await process.kill()
+    assert report.problems == [] and "messages arrive" in str(report)
 
 
 async def test_an_untrusted_proxy_is_found(folder: Path) -> None:
@@ -429,6 +572,27 @@ async def test_an_untrusted_proxy_is_found(folder: Path) -> None:
     finally:
         await process.kill()
     assert report.find("is not trusted").remedy == 'trusted_proxies = ["127.0.0.1"]'
+
+
+@pytest.mark.parametrize(
+    ("sign_in", "level", "remedy"),
+    [("true", "wrong", 'trusted_proxies = ["ADDRESS"]'), ("false", "wrong", "sign_in = true")],
+)
+async def test_a_proxy_that_the_settings_do_not_know_is_seen(
+    folder: Path, sign_in: str, level: str, remedy: str
+) -> None:
+    """The running hub has counted its requests."""
+    process = HubProcess(folder)
+    try:
+        await process.start(sign_in=sign_in)
+        assert not (await examine(folder, HUBBUB_SIGN_IN=sign_in)).problems
+        async with aiohttp.ClientSession() as http:
+            async with http.get(f"{process.url}/health", headers={"X-Forwarded-For": "192.0.2.1"}) as response:
+                assert response.status == (200 if sign_in == "true" else 403)
+        finding = (await examine(folder, HUBBUB_SIGN_IN=sign_in)).find("1 requests came through a proxy")
+    finally:
+        await process.kill()
+    assert finding.level == level and finding.remedy.startswith(remedy)
 
 
 async def test_a_proxy_without_sign_in_is_refused(folder: Path) -> None:

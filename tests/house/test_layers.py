@@ -31,7 +31,7 @@ FOLDERS: dict[str, set[str]] = {
     "node": {"access.records", "delivery", "hosting", "protocols", "sessions", "storage"},
     "commands": {"access", "delivery", "hosting", "node", "protocols", "sessions", "storage"},
     "web": {"access", "commands", "protocols", "storage.records"},
-    "cli": {"access", "adapters.local_model", "client", "commands", "storage.log", "web.server"},
+    "cli": {"access", "adapters.local_model", "client", "commands", "storage.log", "web.certificate", "web.server"},
     "": {"hosting.contract", "cli"},  # the package itself, which agent files import; and `python -m hub`
 }
 

@@ -60,3 +60,19 @@ def make_certificate(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     )
     return files
+
+
+def sign_again(files: CertificateFiles, days: float) -> None:
+    """Replace a certificate by one that ends in *days*."""
+    old = x509.load_pem_x509_certificate(files.file.read_bytes())
+    key = serialization.load_pem_private_key(files.key_file.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    builder = (
+        x509.CertificateBuilder(old.issuer, old.subject, old.public_key(), old.serial_number)
+        .not_valid_before(end - datetime.timedelta(days=90))
+        .not_valid_after(end)
+    )
+    for extension in old.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    files.file.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))

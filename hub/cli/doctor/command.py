@@ -1,57 +1,81 @@
 """The command `hubbub doctor`."""
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
+from functools import partial
 from typing import Any
 
+import attrs
 import click
 
-from hub.cli.doctor.findings import Finding, print_findings
+from hub.cli.calling import folder_options
+from hub.cli.doctor.findings import Finding, count_problems, print_findings
 from hub.cli.sources import load_sources
+from hub.cli.text import to_printable_json
 from hub.setting_sources import LoadedSettings
 from hub.settings import ConfigError
 
+Check = Callable[[], Iterable[Finding]]
+
 
 @click.command("doctor")
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="The data folder of the hub (data).")
-@click.option("--agents", type=click.Path(path_type=Path), metavar="DIR", help="The folder of agent files (agents).")
-@click.option("--log", metavar="URL", help="The log, as sqlite:///PATH (hub.db in the data folder).")
+@folder_options
+@click.option("--agents", type=click.Path(), metavar="DIR", help="The folder of agent files (agents).")
 @click.option("--url", metavar="URL", help="Also send requests to this public address, through the proxy.")
-def run_doctor(url: str | None, **flags: Any) -> None:
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON object instead of lines.")
+def run_doctor(url: str | None, is_json: bool, **flags: Any) -> None:
     """Name what is unsafe, missing or misconfigured, each with the line that mends it.
 
     Exit with code 1 if something must be mended. Run it on the machine of the hub, with the account of the hub.
     """
-    try:
-        loaded_settings = load_sources(flags)
-    except ConfigError as error:
-        problems = print_findings([Finding("wrong", str(error))])
+    if is_json:
+        with redirect_stdout(sys.stderr):  # agents may print when they are loaded
+            findings = list(_examine(flags, url))
+        problems = count_problems(findings)
+        click.echo(to_printable_json({"problems": problems, "findings": [attrs.asdict(entry) for entry in findings]}))
     else:
-        problems = print_findings(_examine(loaded_settings, url))
-    click.echo(f"{problems} to mend" if problems else "nothing must be mended")
+        problems = print_findings(_examine(flags, url))
+        click.echo(f"{problems} to mend" if problems else "nothing must be mended")
     sys.exit(1 if problems else 0)
 
 
-def _examine(loaded_settings: LoadedSettings, url: str | None) -> Iterator[Finding]:
-    from hub.access.doors import make_base_url
-    from hub.cli.doctor.folder_checks import check_data_folder  # here, so that --help does not load the hub
+def _examine(flags: dict[str, Any], url: str | None) -> Iterator[Finding]:
+    """Yield what is found. A file that this account cannot use is found once, and ends the check that needs it."""
+    try:
+        loaded_settings = load_sources(flags)
+    except ConfigError as error:
+        yield Finding("wrong", str(error))
+        return
+    errors = set()
+    for check in _list_checks(loaded_settings, url):
+        try:
+            yield from check()
+        except OSError as error:
+            text = f"{error.filename} cannot be used by this account: {error.strerror}"
+            if text not in errors:
+                yield Finding("wrong", text, "sudo -u ACCOUNT hubbub doctor, with the account of the hub")
+            errors.add(text)
+
+
+def _list_checks(loaded_settings: LoadedSettings, url: str | None) -> Iterator[Check]:
+    from hub.access.doors import make_base_url  # here, so that --help does not load the hub
+    from hub.cli.doctor.certificate_checks import check_certificate, check_public_certificate
+    from hub.cli.doctor.folder_checks import check_data_folder
     from hub.cli.doctor.hub_checks import check_agents, check_log, check_running_hub
     from hub.cli.doctor.machine import check_machine
+    from hub.cli.doctor.proxy_checks import check_proxy
     from hub.cli.doctor.setting_checks import check_settings
     from hub.observe.logging import log_to_stderr
 
     settings = loaded_settings.settings
     log_to_stderr("error", settings.log_format)
-    yield from check_machine(settings)
-    yield from check_settings(loaded_settings)
-    yield from check_data_folder(settings)
-    yield from check_agents(settings)
-    yield from check_log(settings)
-    yield from check_running_hub(settings)
+    yield partial(check_settings, loaded_settings)
+    for check in (check_machine, check_data_folder, check_certificate, check_agents, check_log, check_running_hub):
+        yield partial(check, settings)
     if url is not None:
-        from hub.cli.doctor.proxy_checks import check_proxy
-
-        yield from check_proxy(settings, url)
+        yield partial(check_proxy, settings, url)
+        yield partial(check_public_certificate, url)
     elif settings.public_url is not None:
-        yield Finding("ok", "the way through the proxy was not tried", f"hubbub doctor --url {make_base_url(settings)}")
+        remedy = f"hubbub doctor --url {make_base_url(settings)}"
+        yield lambda: [Finding("ok", "the way through the proxy was not tried", remedy)]

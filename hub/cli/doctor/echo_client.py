@@ -163,10 +163,10 @@ class EchoClient:
 
 
 async def _make_body(size: int) -> AsyncIterator[bytes]:
-    for start in range(0, size, len(BLOCK)):
-        yield BLOCK[: min(len(BLOCK), size - start)]
-        if start == 0:
-            await asyncio.sleep(UPLOAD_PAUSE_SECONDS)
+    yield BLOCK[:size]
+    await asyncio.sleep(UPLOAD_PAUSE_SECONDS)
+    for start in range(len(BLOCK), size, len(BLOCK)):
+        yield BLOCK[: size - start]
 
 
 @asynccontextmanager

@@ -21,11 +21,16 @@ class Finding:
     remedy: str = ""
 
 
+def count_problems(findings: Iterable[Finding]) -> int:
+    """Return the number of findings that must be mended."""
+    return sum(finding.level == "wrong" for finding in findings)
+
+
 def print_findings(findings: Iterable[Finding]) -> int:
     """Print findings as they come, and return the number of those that must be mended."""
     problems = 0
     for finding in findings:
-        problems += finding.level == "wrong"
+        problems += count_problems([finding])
         click.echo(f"{click.style(f'{finding.level:<7}', fg=COLORS[finding.level])} {_to_line(finding.text)}")
         for line in finding.remedy.splitlines():
             click.echo(f"        {click.style('->', bold=True)} {_to_line(line)}")

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from hub import __version__
+from hub.access.doors import is_loopback
 from hub.access.principal import OPERATOR
 from hub.adapters.local_model import MODEL_FILE
-from hub.cli.doctor.findings import Finding
+from hub.cli.doctor.findings import Finding, Level
 from hub.cli.doctor.machine import compare_descriptors
 from hub.cli.failures import CommandFailed
 from hub.cli.model import ENGINE_NAME, is_verified
@@ -34,7 +35,7 @@ def check_agents(settings: Settings) -> Iterator[Finding]:
     reports = _call(settings, lambda hub: commands.inspect_agents(hub, OPERATOR))
     broken_reports = [report for report in reports if report.error is not None]
     for report in broken_reports:
-        yield Finding("wrong", f"agent {report.agentId} is broken: {report.error}", "hubbub agents, after the repair")
+        yield Finding("wrong", f"agent {report.agentId} is broken: {report.error}", "repair it, then: hubbub agents")
     if not reports:
         yield Finding("wrong", f"the agents folder {settings.agents} has no agent", "hubbub init")
     elif not broken_reports:
@@ -72,7 +73,7 @@ def check_log(settings: Settings) -> Iterator[Finding]:
     """Check the log for damage, if there is one."""
     try:
         for risk in _call(settings, lambda hub: commands.list_log_risks(hub, OPERATOR)):
-            yield Finding("advice", risk)
+            yield Finding("advice", risk, "a newer Python, or a newer SQLite of the system")
         if settings.log is None and not (settings.data / LOG_FILE).exists():
             yield Finding("ok", "there is no log yet: the first start makes it")
             return
@@ -105,10 +106,25 @@ def check_running_hub(settings: Settings) -> Iterator[Finding]:
             "ok", f"a hub runs on this data folder, with {find_value(metrics, 'hubbub_connections'):g} clients"
         )
     yield from compare_descriptors(settings, find_value(metrics, "process_max_fds", -1), "the running hub may open")
+    yield from _check_untrusted_proxies(settings, find_value(metrics, "hubbub_untrusted_proxy_requests_total"))
     lag = find_value(metrics, "hubbub_loop_lag_worst_seconds")
     if lag > LONG_LAG_SECONDS:
         text = f"something blocked the event loop of the running hub for {lag:.1f} s"
         yield Finding("advice", text, "look for `the event loop is blocked` in its output: the line names the agent")
+
+
+def _check_untrusted_proxies(settings: Settings, count: float) -> Iterator[Finding]:
+    """Check whether requests came through a proxy that the settings do not name. Its address is not known here."""
+    if not count:
+        return
+    if not settings.is_sign_in_on:
+        text = f"{count:g} requests came through a proxy, and were refused, because sign-in is off"
+        yield Finding("wrong", text, "sign_in = true")
+    elif not settings.trusted_proxies:
+        text = f"{count:g} requests came through a proxy, but trusted_proxies is empty: its clients share one address"
+        # Everyone who reaches the hub itself can send the headers of a proxy.
+        level: Level = "wrong" if is_loopback(settings.host) else "advice"
+        yield Finding(level, text, 'trusted_proxies = ["ADDRESS"]: hubbub doctor --url URL names the address')
 
 
 def _call(settings: Settings, use_case: Callable[[Hub], Awaitable[Any]]) -> Any:

@@ -4,6 +4,7 @@ import ctypes
 import importlib.util
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from importlib import metadata
 
 from hub.cli.doctor.findings import Finding
 from hub.cli.requirements import is_line_met
+from hub.extras import list_extra
 from hub.settings import Settings
 
 MIN_PYTHON = (3, 11)
@@ -54,12 +56,13 @@ def _is_installed(name: str) -> bool:
 def _check_packages() -> Iterator[Finding]:
     """Compare the installed packages with those that Hubbub needs."""
     try:
-        lines = [line for line in metadata.requires("hubbub") or () if not is_line_met(line)]
+        lines = [*(metadata.requires("hubbub") or ()), *list_extra("cli")]
     except metadata.PackageNotFoundError:  # it runs from its source tree
         return
+    lines = [line.partition(";")[0].strip() for line in lines if not is_line_met(line)]
     if lines:
-        names = " ".join(f"'{line.partition(';')[0].strip()}'" for line in lines)
-        yield Finding("wrong", f"packages are missing or too old: {', '.join(lines)}", f"pip install {names}")
+        remedy = shlex.join([sys.executable, "-m", "pip", "install", *lines])
+        yield Finding("wrong", f"packages are missing or too old: {', '.join(lines)}", remedy)
 
 
 def _check_extensions() -> Iterator[Finding]:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
+from dotenv import dotenv_values
+
 from hub.access.doors import ANY_ADDRESS, check_bind, is_loopback
 from hub.cli.doctor.findings import Finding
 from hub.extras import make_install_command
@@ -12,6 +14,7 @@ from hub.setting_sources import ENV_FILE, LoadedSettings
 from hub.settings import ConfigError, Settings
 
 MIN_PREFIX_LENGTHS = {4: 8, 6: 32}  # a larger network is not one of proxies alone
+MIN_SECRET_SIGNS = 10  # different ones; 32 random hex digits nearly always have more
 SECRET_WORDS = ("SECRET", "KEY", "TOKEN", "PASSWORD")
 
 
@@ -63,7 +66,10 @@ def _check_proxies(settings: Settings) -> Iterator[Finding]:
     is_https = (settings.public_url or "").startswith("https://")
     if not settings.is_sign_in_on:
         return
-    if is_https and not settings.trusted_proxies:
+    if settings.tls_certificate is not None and not is_https and settings.public_url is not None:
+        text = f"public_url is {settings.public_url}, but the hub speaks https (tls_certificate)"
+        yield Finding("wrong", text, f'public_url = "{settings.public_url.replace("http", "https", 1)}"')
+    if is_https and not settings.trusted_proxies and settings.tls_certificate is None:
         text = "public_url is https, but no proxy is trusted: the hub sees http, and signs no browser in"
         yield Finding("wrong", text, 'trusted_proxies = ["127.0.0.1", "::1"]')
     if settings.trusted_proxies and not is_https and not settings.allow_http:
@@ -98,22 +104,28 @@ def _check_tokens(loaded_settings: LoadedSettings) -> Iterator[Finding]:
         yield Finding("wrong", "jwt_issuer needs PyJWT and cryptography", make_install_command("jwt"))
     if settings.jwt_keys and "://" not in settings.jwt_keys and not Path(settings.jwt_keys).is_file():
         yield Finding("wrong", f"jwt_keys: there is no file {settings.jwt_keys}", 'jwt_keys = "FILE"')
+    if settings.jwt_secret is not None and len(set(settings.jwt_secret)) < MIN_SECRET_SIGNS:
+        text = "jwt_secret is weak: whoever guesses it can sign in as anybody"
+        yield Finding("wrong", text, "at the issuer and here, a new one: openssl rand -hex 32")
     origin = loaded_settings.get_origin("hubbub", "jwt_secret")
     if origin.kind == "flag":
         text = "jwt_secret is in a flag: other accounts of this machine can read the flags of a process"
         yield Finding("wrong", text, f"write HUBBUB_JWT_SECRET=... into {ENV_FILE}, with chmod 600 {ENV_FILE}")
     files = [Path(origin.name)] if origin.kind == "file" else []
-    env_file = Path(ENV_FILE)
-    if env_file.is_file() and _has_secret(env_file):
+    secrets = _read_variables(env_file := Path(ENV_FILE))
+    if any(secrets.values()):
         files.append(env_file)
+    for name in (name for name, text in secrets.items() if not text):
+        yield Finding("advice", f"{name} in {ENV_FILE} has no value", f"{name}=..., or no such line")
     for file in files:
         if file.is_file() and file.stat().st_mode & 0o077:
             yield Finding("wrong", f"other accounts can read {file}, which has a secret", f"chmod 600 {file}")
 
 
-def _has_secret(file: Path) -> bool:
-    names = [line.partition("=")[0].upper() for line in file.read_text(errors="replace").splitlines()]
-    return any(word in name and not name.lstrip().startswith("#") for name in names for word in SECRET_WORDS)
+def _read_variables(env_file: Path) -> dict[str, str]:
+    """Return the variables of .env whose names are those of secrets."""
+    variables = dotenv_values(env_file) if env_file.is_file() else {}
+    return {name: text or "" for name, text in variables.items() if any(word in name for word in SECRET_WORDS)}
 
 
 def _check_metrics(settings: Settings) -> Iterator[Finding]:
@@ -127,6 +139,9 @@ def _check_rest(loaded_settings: LoadedSettings) -> Iterator[Finding]:
     if settings.reload and settings.is_sign_in_on:
         text = "reload is on: whoever can write the agents folder changes the running hub"
         yield Finding("advice", text, "reload = false")
+    if settings.log_level == "debug":
+        text = "log_level is debug: the output may contain what people write"
+        yield Finding("advice", text, 'log_level = "info"')
     if loaded_settings.service_variables:
         names = ", ".join(loaded_settings.service_variables)
         yield Finding("ok", f"variables of Kubernetes are ignored: {names}")

@@ -88,6 +88,8 @@ class NodeCollector(Collector):
         # Each code begins at 0: the functions of Prometheus do not see an increase from nothing to 1.
         refusals = dict.fromkeys(list_error_codes(), 0) | door.refusals
         yield _counters("hubbub_refusals", "Errors that clients got.", ["code"], refusals)
+        text = "Requests through a proxy that is not in trusted_proxies."
+        yield _counter("hubbub_untrusted_proxy_requests", text, door.untrusted_proxies)
         yield _counters("hubbub_sign_ins", "Sign-ins of browsers and sockets.", ["kind"], door.sign_ins)
 
     def _session_metrics(self) -> Iterator[Metric]:
