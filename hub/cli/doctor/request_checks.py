@@ -33,7 +33,7 @@ def _check_refusal(way: Way, report: ProbeReport) -> Iterator[Finding]:
     if way.is_direct:
         yield Finding("ok", f"{way.url} is the hub itself, without a proxy")
     if report.refusal is not None:
-        reason = report.refusal.partition(":")[0]
+        reason = report.refusal.partition(": ")[0]
         remedy = f'public_url = "{way.client.origin}"' if way.settings.is_sign_in_on else "sign_in = true"
         if way.settings.is_sign_in_on and report.host != way.host:
             remedy = HOST.to_remedy(way.proxy)
