@@ -56,11 +56,36 @@ export const withoutTexts = (run, removedIds) =>
     ? { ...run, parts: run.parts.filter(({ kind, id }) => kind !== 'text' || !removedIds.has(id)) }
     : run
 
+/** Add the tool calls and results in the parts of an agent's message to the answer. */
+function withToolCalls(run, parts) {
+  return (parts ?? []).reduce((item, part) => {
+    const { type, toolCallId: id, toolCallName: name, arguments: args } = part
+    if (type === 'tool_call') return withPart(item, { kind: 'tool', id, name, args, state: 'running' })
+    return type === 'tool_result' ? withResult(item, part) : item
+  }, run)
+}
+
+function withResult(run, { toolCallId, content, isError, fileId, size }) {
+  const part = run.parts[findLast(run.parts, 'tool', toolCallId)]
+  return part ? withPart(run, { ...part, state: isError ? 'failed' : 'done', result: content, fileId, size }) : run
+}
+
+/** Add the results in a message of a person to the last answers that have their tool calls. */
+export function withResults(items, parts) {
+  return (parts ?? []).reduce((list, part) => {
+    if (part.type !== 'tool_result') return list
+    const hasCall = (item) => item.kind === 'run' && findLast(item.parts, 'tool', part.toolCallId) >= 0
+    const index = list.findLastIndex(hasCall)
+    return index < 0 ? list : replace(list, index, withResult(list[index], part))
+  }, items)
+}
+
 /** Make items from finished messages, as `history`, `reset` and HTTP have them. */
 export function itemsFromMessages(messages) {
-  const items = []
+  let items = []
   for (const { role, messageId, content, author, agentId, runId, parts, ts, seq, stopReason, error } of messages) {
     if (role === 'user') {
+      items = withResults(items, parts)
       items.push({ kind: 'user', key: messageId, id: messageId, author, text: content, parts, ts, seq, status: 'stored' })
       continue
     }
@@ -68,7 +93,8 @@ export function itemsFromMessages(messages) {
     const last = items.at(-1)
     const isSameRun = runId && last?.kind === 'run' && last.id === runId
     const run = isSameRun ? items.pop() : newRun({ runId: runId ?? messageId, agentId, seq })
-    items.push({ ...withPart(run, text), state: 'done', stopReason, error }) // the last message has the stop reason
+    const withCalls = withToolCalls(withPart(run, text), parts)
+    items.push({ ...withCalls, state: 'done', stopReason, error }) // the last message has the stop reason
   }
   return items
 }

@@ -5,7 +5,7 @@
 // costs the same in a session of any length. The page can load them again, as earlier messages.
 
 import {
-  addMeasurements, findLast, idsOf, isFinished, isPartial, itemsFromMessages, newRun, replace, withPart, withoutTexts,
+  addMeasurements, findLast, idsOf, isFinished, isPartial, itemsFromMessages, newRun, replace, withPart, withResults, withoutTexts,
 } from './items.js'
 
 const MAX_ITEMS = 200 // without the earlier messages that were loaded
@@ -145,10 +145,11 @@ const REDUCERS = {
     const index = state.items.findLastIndex(
       (other) => other.id === messageId || (clientMsgId && other.clientMsgId === clientMsgId),
     )
-    if (index < 0) return append({ ...state, typing: undefined }, item)
+    const items = withResults(state.items, parts)
+    if (index < 0) return append({ ...state, items, typing: undefined }, item)
     // A message that this page sent moves to its position in the log.
-    const own = { ...state.items[index], ...item, key: state.items[index].key }
-    return { ...state, items: [...state.items.toSpliced(index, 1), own] }
+    const own = { ...items[index], ...item, key: items[index].key }
+    return { ...state, items: [...items.toSpliced(index, 1), own] }
   },
 
   run_started(state, event) {

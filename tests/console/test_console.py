@@ -5,11 +5,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import attrs
 from playwright.async_api import Browser, expect
 from support.browser import Tab, needs_browser, start_hub, visit
 from support.hub import Hub
 from support.proxy import Proxy
+from support.sse import call
+from support.tools import HELPER, ask, result
 
 from hub.node.expiring import expire_events
 from hub.node.upkeep import reload_agent_file
@@ -693,6 +696,28 @@ async def test_an_answer_shows_its_details(hub: Hub, browser: Browser, tmp_path:
         await expect(tool).to_contain_text("no such key")
         await expect(answer.get_by_role("note")).to_have_text("Out of ink.")
         await expect(answer.get_by_role("progressbar")).to_have_count(0)
+
+
+async def test_the_tools_of_a_client_show_their_results(hub: Hub, browser: Browser) -> None:
+    """Live, after a reload, and when only the messages are left. A message with results alone is not shown."""
+    hub.agent("helper.py", HELPER)
+    await start_hub(hub)
+    async with visit(browser, hub.url, "?agent=helper&session=s1") as tab:
+        await ask(hub, "c1 c2")
+        chat = {"message": "", "parts": [result("c1", "sunny"), result("c2", "broken", isError=True)]}
+        async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+            assert (await call(http, "POST", "sessions/s1/chat?wait=true", chat))[0] == 200
+        tools = tab.page.locator("details.tool")
+        for step in ("live", "reload", "messages"):
+            if step == "messages":
+                await expire_events(hub.node, 10**15)
+            if step != "live":
+                await tab.page.reload()
+            await expect(tools).to_have_count(2)
+            await expect(tools.first).to_contain_text("get_weatherdone")
+            await expect(tools.first).to_contain_text("sunny")
+            await expect(tools.last).to_contain_text("get_weatherfailed")
+            await expect(tab.page.get_by_role("article")).to_have_count(3)
 
 
 WORKS = """

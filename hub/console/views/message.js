@@ -11,6 +11,7 @@ import { personName } from './status.js'
 import { Text, attachments } from './text.js'
 
 export function UserMessage({ item, isMine, editing, canWrite, canFork, act }) {
+  if (!item.text && item.parts?.length && item.parts.every(({ type }) => type === 'tool_result')) return null
   const name = isMine ? t('you') : personName(item.author)
   return html`<article class=${`asked ${item.status} ${isMine ? '' : 'other'}`} aria-label=${name}>
     ${!isMine && html`<h2>${name}</h2>`}

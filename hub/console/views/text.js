@@ -16,7 +16,7 @@ export class Text extends Component {
 
 export const attachments = (parts) =>
   parts
-    ?.filter(({ type }) => type !== 'text')
+    ?.filter(({ type }) => !['text', 'tool_call', 'tool_result'].includes(type)) // the answers show tool calls and results
     .map(
       (part, index) =>
         html`<span class="tag" key=${index}>${t('attachment')}: ${part.filename ?? part.source?.mimeType ?? part.type}</span>`,

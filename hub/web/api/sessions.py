@@ -18,9 +18,11 @@ from hub.errors import (
     PrincipalQuotaExceeded,
     SessionDeleted,
     StorageUnavailable,
+    ToolCallAnswered,
     UnknownAgent,
     UnknownInterrupt,
     UnknownSession,
+    UnknownToolCall,
 )
 from hub.messages import (
     Accepted,
@@ -195,6 +197,8 @@ async def post_resume(request: web.Request) -> web.Response:
 READ_RAISES = (BadId, UnknownSession, StorageUnavailable)
 CHAT_RAISES = (
     UnknownAgent,
+    UnknownToolCall,
+    ToolCallAnswered,
     AgentBroken,
     IdReused,
     SessionDeleted,
