@@ -158,6 +158,7 @@ class Admission:
             if call_ids:  # the calls of the runs that a rollback takes back do not count
                 basis = await self.find_basis(chat, call_ids, with_active_runs=not is_rollback)
             if agent is None:
+                sender.check(basis.agent_id or "")  # first: it must not learn whether another agent works
                 agent = self.host.agents.get_working(basis.agent_id or "")
                 agent.check_request(basis.request)
             if is_rollback:

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from support.hub import Client, Hub
 from support.late import error_of, pause
+from support.tools import HELPER, REQUEST, result, send_results
 from support.waiting import PATIENCE, eventually
 
 from hub.access.principal import OPERATOR, Principal
@@ -17,7 +18,7 @@ from hub.commands import table as commands
 from hub.commands.intake import build_error
 from hub.errors import Denied, UnknownAgent, UnknownSession
 from hub.ids import Key
-from hub.messages import Chat, PageRequest
+from hub.messages import Chat, ChatWithRequest, PageRequest
 
 ASKER = """
     async def asker(run):
@@ -150,6 +151,23 @@ async def test_a_limited_key_answers_no_question_of_another_agent(signed: Hub) -
     full = await hub_client(signed, await signed.key("ann"))
     await full.send(**reply, ref=2)
     assert (await full.until(lambda frame: frame.get("ref") == 2))["type"] == "ok"
+
+
+async def test_a_limited_key_answers_no_tool_call_of_another_agent(signed: Hub) -> None:
+    """The result would reach the agent. A key with that agent needs no default agent, and no `agentId`."""
+    signed.agent("helper.py", HELPER)
+    await signed.node.agents.reload("helper")
+    ann = await enter(signed, "ann")
+    chat = ChatWithRequest(message="c1", agentId="helper", sessionId="s1", request=REQUEST)
+    assert (await commands.ask(signed.door, ann, chat)).stopReason == "tool_calls"
+    limited = await hub_client(signed, await signed.key("ann", agents=["echo"]))
+    for code in ("1 / 0", HELPER):  # a broken agent looks like a missing one
+        signed.agent("helper.py", code)
+        await signed.node.agents.reload("helper")
+        answer = await send_results(limited, result("c1"))
+        assert answer["code"] == "unknown_agent" and answer["message"].endswith("there are: echo")
+    allowed = await hub_client(signed, await signed.key("ann", agents=["helper"]))
+    assert (await send_results(allowed, result("c1")))["type"] == "accepted"
 
 
 async def hub_client(hub: Hub, key: str) -> Client:
