@@ -308,6 +308,36 @@ async def test_a_result_may_come_while_its_run_goes_on(hub: Hub, tmp_path: Path)
     assert [line for line in later["history"] if "c1" in line][1:3] == ['assistant:c1({"city":"Rome"})', "tool:sunnyc1"]
 
 
+async def test_a_result_for_another_agent_waits_for_the_run_with_the_call(hub: Hub, tmp_path: Path) -> None:
+    """Runs of different agents do not wait for each other otherwise."""
+    client = await begin(hub)
+    gate = tmp_path / "gate"
+    parent = await start(hub, f"c1 {gate}")
+    await client.until_type("tool_call_end")
+    accepted = await send_results(client, result("c1"), agentId="echo")
+    assert accepted["status"] == "queued"
+    gate.touch()
+    assert [(await client.until_done())["runId"] for _ in range(2)] == [parent.runId, accepted["runId"]]
+
+
+async def test_an_early_result_belongs_to_the_call_that_comes_later(hub: Hub, tmp_path: Path) -> None:
+    """An earlier call with the same id keeps its own result."""
+    client = await begin(hub)
+    await ask(hub, "c1")
+    await client.until_done()
+    await send_results(client, result("c1", "one"))
+    await client.until_done()
+    gate = tmp_path / "gate"
+    await start(hub, f"c1 {gate}")
+    await client.until(lambda frame: frame["type"] == "tool_call_end")
+    assert (await send_results(client, result("c1", "two")))["type"] == "accepted"
+    gate.touch()
+    await client.until_done()
+    await client.until_done()
+    history = json.loads((await ask(hub, "x", Request())).content)["history"]
+    assert [line for line in history if line.startswith("tool:")] == ["tool:onec1", "tool:twoc1"]
+
+
 async def test_a_result_for_a_run_that_is_rolled_back_is_refused(hub: Hub, tmp_path: Path) -> None:
     """The rollback would remove the call. Nothing happens."""
     client = await begin(hub)
@@ -455,18 +485,20 @@ async def test_a_queued_run_has_its_request_after_a_restart(hub: Hub, tmp_path: 
 
 
 async def test_a_restarted_run_has_its_request_and_no_old_calls(hub: Hub, tmp_path: Path) -> None:
-    """The calls of the first attempt are removed with its message."""
+    """The calls of the first attempt are removed with its message, also from the answer to a repeated chat."""
     hub.agent(
         "again.py",
         """
-        import asyncio
+        import asyncio, pathlib
         from hub import ToolCallEnd, ToolCallStart, agent
 
         @agent(restartable=True, tools=True)
         async def again(run):
-            yield ToolCallStart(f"call-{run.id}", "get_weather")
-            yield ToolCallEnd(f"call-{run.id}")
-            if run.message.count("x") and not (marker := __import__("pathlib").Path(run.message)).exists():
+            marker = pathlib.Path(run.message)
+            call_id = "second" if marker.exists() else "first"
+            yield ToolCallStart(call_id, "get_weather")
+            yield ToolCallEnd(call_id)
+            if not marker.exists():
                 marker.touch()
                 await asyncio.Event().wait()
             yield str(sorted(run.request.tool_names))
@@ -475,15 +507,18 @@ async def test_a_restarted_run_has_its_request_and_no_old_calls(hub: Hub, tmp_pa
     await hub.start()
     client = await hub.connect(extended=True)
     await client.send(type="subscribe", sessionId="s1")
-    await start(hub, str(tmp_path / "x"), agentId="again")
+    marker = tmp_path / "marker"
+    await start(hub, str(marker), agentId="again", clientMsgId="m1")
     await client.until_type("tool_call_end")
-    await eventually((tmp_path / "x").exists)
+    await eventually(marker.exists)
     await hub.stop()
     await hub.start()
-    await eventually(lambda: Key("s1") not in hub.node.sessions or hub.node.sessions[Key("s1")].is_idle)
+    outcome = await ask(hub, str(marker), agentId="again", clientMsgId="m1")
+    assert (outcome.content, outcome.stopReason) == ("['get_weather']", "tool_calls")
+    assert [part.toolCallId for part in outcome.toolCalls or ()] == ["second"]
     _, call_message, text = await list_messages(hub)
-    assert [part["type"] for part in call_message["parts"]] == ["tool_call"] and text["stopReason"] == "tool_calls"
-    assert text["content"] == "['get_weather']"
+    assert [part["toolCallId"] for part in call_message["parts"]] == ["second"]
+    assert (text["content"], text["stopReason"]) == ("['get_weather']", "tool_calls")
 
 
 async def open_client(hub: HubProcess) -> Client:
@@ -499,6 +534,7 @@ async def test_the_calls_of_a_killed_run_stand_in_the_history(tmp_path: Path) ->
     await process.start()
     client = await open_client(process)
     await client.send(type="chat", sessionId="s1", message="go")
+    run_started = await client.until_type("run_started")
     await client.until(lambda frame: frame.get("toolCallId") == "c3")
     await process.kill()
     await client.close()
@@ -509,6 +545,7 @@ async def test_the_calls_of_a_killed_run_stand_in_the_history(tmp_path: Path) ->
         subscribed = await client.until_type("subscribed")
         _, first, second = subscribed["history"]
         assert [(part["type"], part["toolCallId"]) for part in first["parts"]] == [("tool_call", "c1")]
+        assert first["messageId"] == run_started["messageId"]
         assert [(part["type"], part["toolCallId"]) for part in second["parts"]] == [
             ("tool_call", "c2"),
             ("tool_result", "c2"),
@@ -518,6 +555,33 @@ async def test_the_calls_of_a_killed_run_stand_in_the_history(tmp_path: Path) ->
         assert (await send_results(client, result("c1", "late")))["type"] == "accepted"
         end = await client.until_done()
         assert client.text(end["runId"]) == "late"
+        await client.close()
+    finally:
+        await process.kill()
+
+
+async def test_a_run_that_is_killed_twice_has_the_calls_of_its_last_attempt(tmp_path: Path) -> None:
+    """Those of the first attempt were removed with its messages."""
+    process = HubProcess(tmp_path)
+    process.agent("main.py", KILLED.replace("@agent(", "@agent(restartable=True, "))
+    await process.start()
+    try:
+        client = await open_client(process)
+        await client.send(type="chat", sessionId="s1", message="go")
+        for attempt in (1, 2):
+            run_started = await client.until_type("run_started")
+            assert run_started["attempt"] == attempt
+            await client.until(lambda frame: frame.get("toolCallId") == "c3")
+            await process.kill()
+            await client.close()
+            await process.start()
+            client = await open_client(process)
+            await client.send(type="subscribe", sessionId="s1", afterSeq=run_started["seq"])
+        await client.until_done()
+        await client.send(type="subscribe", sessionId="s1", history=9, ref="h")
+        _, first, second = (await client.until(lambda frame: frame.get("ref") == "h"))["history"]
+        assert first["messageId"] == run_started["messageId"]
+        assert [part["toolCallId"] for part in (*first["parts"], *second["parts"])] == ["c1", "c2", "c2", "c3"]
         await client.close()
     finally:
         await process.kill()
