@@ -11,6 +11,7 @@ _Address = IPv4Address | IPv6Address
 _Networks = tuple[IPv4Network | IPv6Network, ...]
 
 PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "Via")  # a request with one of these came through a proxy
+SCHEME_HEADERS = ("Forwarded", "X-Forwarded-Proto")
 # The schemes that proxies write for HTTP and for WebSockets.
 SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 # `name=value` of the header Forwarded, and the separator after it (RFC 7239, section 4).
@@ -60,6 +61,11 @@ def is_near(peer: str) -> bool:
         return _parse_address(peer).is_private
     except ValueError:
         return False
+
+
+def has_scheme(headers: MultiMapping[str]) -> bool:
+    """Return whether a proxy may have named the scheme that the client used."""
+    return any(name in headers for name in SCHEME_HEADERS)
 
 
 def find_client(

@@ -3,8 +3,8 @@
 import attrs
 from aiohttp import web
 
-from hub.access.doors import is_host_allowed, is_origin_allowed
-from hub.access.proxies import ClientEndpoint, find_client, find_proxy_header, is_near, is_trusted_proxy
+from hub.access.doors import is_host_allowed, is_origin_allowed, make_origin
+from hub.access.proxies import ClientEndpoint, find_client, find_proxy_header, has_scheme, is_near, is_trusted_proxy
 from hub.access.remedies import describe_refused_header, host_hint, origin_hint, proxy_hint, show_value
 from hub.commands.hub import Hub
 from hub.errors import Refused
@@ -31,7 +31,7 @@ class Arrival:
     def check(self, request: web.Request) -> None:
         """Raise Refused if the request may not come in, and log why. Else set the CLIENT_*_KEYs of the request."""
         self._check_proxy(request)
-        client = find_client(request.remote, request.scheme, request.headers, self.settings.trusted_proxies)
+        client = self._find_client(request)
         # All names count: the header Host, because a page that uses DNS rebinding can send any X-Forwarded-Host, which
         # many proxies pass on; and the name in a request for a complete URL, which takes the place of Host.
         for host in dict.fromkeys((", ".join(request.headers.getall("Host", ())), client.host, request.host)):
@@ -44,6 +44,20 @@ class Arrival:
         request[CLIENT_ADDRESS_KEY] = client.address
         request[CLIENT_SCHEME_KEY] = client.scheme
         request[CLIENT_HOST_KEY] = client.host
+
+    def _find_client(self, request: web.Request) -> ClientEndpoint:
+        """Return the client of a request.
+
+        nginx names no scheme, and its own Host, unless its settings say more. So behind a trusted proxy that names no
+        scheme, a page of `public_url` has used that address: a page of http has another origin than one of https.
+        """
+        settings, headers, peer = self.settings, request.headers, request.remote or ""
+        client = find_client(peer, request.scheme, headers, settings.trusted_proxies)
+        if settings.public_url is None or has_scheme(headers) or not is_trusted_proxy(peer, settings.trusted_proxies):
+            return client
+        scheme, _, host = settings.public_url.partition("://")
+        is_public = headers.get("Origin") == make_origin(scheme, host)
+        return attrs.evolve(client, scheme=scheme, host=host) if is_public else client
 
     def _check_proxy(self, request: web.Request) -> None:
         """Refuse a request that came through a proxy while sign-in is off: its principal would be LOCAL."""

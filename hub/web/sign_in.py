@@ -79,7 +79,9 @@ async def _find_by_proxy(request: web.Request, visitor: Principal) -> Principal 
 
 
 async def _find_by_cookie(request: web.Request, visitor: Principal) -> Principal | None:
-    value = request.cookies.get(cookie_name(request))
+    # A trusted proxy may name no scheme, and a request without Origin does not tell it either: see Arrival.
+    secure_name = make_cookie_name("https", "", base_path_of(request))
+    value = request.cookies.get(cookie_name(request), request.cookies.get(secure_name))
     if value is None or not _may_use_cookie(request):
         return None
     return await commands.authenticate(request.app[HUB_KEY], visitor, value)
