@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import aiohttp
 import pytest
 from playwright.async_api import Browser, async_playwright
 from support.browser import ARGUMENTS, CHROMIUM
@@ -61,6 +62,20 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
         yield running
     finally:
         await running.stop()
+
+
+@pytest.fixture
+async def signed(hub: Hub) -> Hub:
+    """A started hub with sign-in. A test file can write its own agents in a fixture with autouse."""
+    hub.options["sign_in"] = True
+    return await hub.start()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of HTTP that keeps the cookies of hubs on this machine, as a browser does."""
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+        yield session
 
 
 @pytest.fixture(params=DRIVERS)

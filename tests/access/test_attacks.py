@@ -1,35 +1,17 @@
 """Attacks on sign-in: credentials in the wrong place, and requests that pages of other origins send."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from support.hub import Hub
+from support.people import bearer
 from support.sockets import read_response
 
 from hub.access.principal import OPERATOR
 from hub.commands import table as commands
 from hub.errors import BadFrame
-
-
-@pytest.fixture
-async def signed(tmp_path: Path) -> AsyncIterator[Hub]:
-    """A started hub with sign-in."""
-    hub = await Hub(tmp_path, options={"sign_in": True}).start()
-    yield hub
-    await hub.stop()
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
-        yield session
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 async def call(

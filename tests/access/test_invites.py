@@ -1,23 +1,13 @@
 """Invite links of sessions: for people who have signed in, and for guests."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 from support.hub import Hub
 
 from hub.access.principal import OPERATOR
 from hub.commands import table as commands
-
-
-@pytest.fixture
-async def signed(tmp_path: Path) -> AsyncIterator[Hub]:
-    """A started hub with sign-in, and the session s1 of Ann."""
-    hub = await Hub(tmp_path, options={"sign_in": True}).start()
-    yield hub
-    await hub.stop()
 
 
 async def call(hub: Hub, method: str, path: str, key: str | None = None, **options: Any) -> tuple[int, Any, Any]:

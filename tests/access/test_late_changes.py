@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from support.hub import Client, Hub
 from support.late import error_of, pause
+from support.people import bearer
 from support.waiting import PATIENCE, eventually
 
 from hub.access.principal import NOBODY, OPERATOR
@@ -54,7 +55,7 @@ class House:
         await commands.revoke_credential(self.hub.door, OPERATOR, self.keys[name].split("_")[1])
 
     def bearer(self, name: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.keys[name]}"}
+        return bearer(self.keys[name])
 
     async def connect(self, name: str) -> Client:
         return await self.hub.connect(extended=True, headers=self.bearer(name))

@@ -7,8 +7,6 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -43,16 +41,10 @@ async def single(message: str):
 HELLO: list[Any] = [{"role": "user", "content": "hello there"}]
 
 
-@pytest.fixture
-async def signed(tmp_path: Path) -> AsyncIterator[Hub]:
-    """A hub with sign-in, and a few agents."""
-    hub = Hub(tmp_path, options={"sign_in": True})
+@pytest.fixture(autouse=True)
+def own_agents(hub: Hub) -> None:
     hub.agent("who.py", WHO)
     hub.agent("single.py", SINGLE)
-    try:
-        yield await hub.start()
-    finally:
-        await hub.stop()
 
 
 # --- OpenAI's client --------------------------------------------------------------------------------------------------

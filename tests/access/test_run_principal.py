@@ -1,8 +1,5 @@
 """Agents see who asks: `run.principal` has the id and the name of the principal of each message."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 from support.hub import Client, Hub
 
@@ -30,16 +27,11 @@ async def asker(run: Run):
 """
 
 
-@pytest.fixture
-async def signed(tmp_path: Path) -> AsyncIterator[Hub]:
-    """A hub with sign-in."""
-    hub = Hub(tmp_path, options={"sign_in": True})
-    for name, code in (("who.py", WHO), ("caller.py", CALLER), ("asker.py", ASKER)):
-        hub.agent(name, code)
-    try:
-        yield await hub.start()
-    finally:
-        await hub.stop()
+@pytest.fixture(autouse=True)
+def own_agents(hub: Hub) -> None:
+    hub.agent("who.py", WHO)
+    hub.agent("caller.py", CALLER)
+    hub.agent("asker.py", ASKER)
 
 
 async def join(hub: Hub, name: str) -> tuple[Client, str]:

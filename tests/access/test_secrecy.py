@@ -1,7 +1,6 @@
 """What a principal can learn and reach beyond its permissions: foreign sessions, other agents, broadcasts."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import aiohttp
 import pytest
 from support.hub import Client, Hub
 from support.late import error_of, pause
+from support.people import bearer
 from support.tools import HELPER, REQUEST, result, send_results
 from support.waiting import PATIENCE, eventually
 
@@ -27,22 +27,13 @@ ASKER = """
     """
 
 
-@pytest.fixture
-async def signed(tmp_path: Path) -> AsyncIterator[Hub]:
-    """A started hub with sign-in."""
-    hub = Hub(tmp_path, options={"sign_in": True})
+@pytest.fixture(autouse=True)
+def own_agents(hub: Hub) -> None:
     hub.agent("asker.py", ASKER)
-    await hub.start()
-    yield hub
-    await hub.stop()
 
 
 async def enter(hub: Hub, name: str, **options: Any) -> Principal:
     return await hub.door.directory.authenticate(await hub.key(name, **options))
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 async def begin(hub: Hub, principal: Principal, session: str, agent: str = "echo", message: str = "secret") -> None:

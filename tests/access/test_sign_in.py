@@ -1,7 +1,6 @@
 """Sign-in: keys, frames, links, cookies and tickets, against a real hub over real sockets."""
 
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from playwright.async_api import Browser
 from support.browser import needs_browser
 from support.hub import Client, Hub
+from support.people import bearer
 
 from hub.access.principal import OPERATOR
 from hub.commands import table as commands
@@ -28,24 +28,6 @@ OPEN_EVENT_SOURCE = """async (key) => {
   source.close()
   return [session.status, answer.status, state]
 }"""
-
-
-@pytest.fixture
-async def signed(tmp_path: Path) -> AsyncIterator[Hub]:
-    """A started hub with sign-in."""
-    hub = await Hub(tmp_path, options={"sign_in": True}).start()
-    yield hub
-    await hub.stop()
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
-        yield session
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 async def call(

@@ -60,16 +60,6 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(folder)
 
 
-@pytest.fixture
-async def signed(tmp_path: Path) -> AsyncIterator[Hub]:
-    """A hub with sign-in."""
-    hub = Hub(tmp_path, options={"sign_in": True})
-    try:
-        yield await hub.start()
-    finally:
-        await hub.stop()
-
-
 @asynccontextmanager
 async def recording(headers: list[str | None], location: str | None = None) -> AsyncIterator[str]:
     """Serve all paths of another origin, and record the header Authorization of each request."""

@@ -6,7 +6,6 @@ test_clients.py tests what both clients share.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -28,15 +27,9 @@ async def flood(message: str):
 """
 
 
-@pytest.fixture
-async def signed(tmp_path: Path) -> AsyncIterator[Hub]:
-    """A hub with sign-in."""
-    hub = Hub(tmp_path, options={"sign_in": True})
+@pytest.fixture(autouse=True)
+def own_agents(hub: Hub) -> None:
     hub.agent("flood.py", FLOOD)
-    try:
-        yield await hub.start()
-    finally:
-        await hub.stop()
 
 
 @pytest.fixture(autouse=True)

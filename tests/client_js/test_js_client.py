@@ -701,15 +701,6 @@ async def test_the_example_of_the_docs_works(hub: Hub) -> None:
 # --- sign-in; tests/client/test_clients.py tests what both clients share ----------------------------------------------
 
 
-@pytest.fixture
-async def signed(tmp_path: Path) -> AsyncIterator[Hub]:
-    hub = Hub(tmp_path, options={"sign_in": True})
-    try:
-        yield await hub.start()
-    finally:
-        await hub.stop()
-
-
 SIGN_IN_PAGE = """
 async ([url, token]) => {
   const { connect } = await import(url ? url.replace(/^ws/, 'http').replace('/api/v1/ws', '/client.js') : '/client.js')

@@ -19,6 +19,7 @@ import pytest
 from support.agui import events as agui_events
 from support.agui import run_request
 from support.hub import Client, Hub
+from support.people import bearer
 from support.process import HubProcess
 from support.sockets import HttpConnection, client_frame, open_websocket
 from support.sse import call, get, post
@@ -1356,10 +1357,6 @@ async def test_the_hub_obeys_a_limit_of_the_environment(process: HubProcess) -> 
         assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
         writer.close()
         await wait_for_pong(client)
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 @obeys("auth_seconds")

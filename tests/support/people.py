@@ -40,6 +40,11 @@ USAGE_AGENTS = {
 }
 
 
+def bearer(key: str) -> dict[str, str]:
+    """Return the header with which a program sends its key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
 @attrs.define(eq=False)
 class People:
     """The keys and the ids of principals by their names. The first sessions are made by their first messages."""
@@ -58,7 +63,7 @@ class People:
         return await self.hub.door.directory.authenticate(self.keys[name])
 
     def headers(self, name: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.keys[name]}"}
+        return bearer(self.keys[name])
 
     async def connect(self, name: str, query: str = "", extended: bool = True) -> Client:
         return await self.hub.connect(query, extended=extended, headers=self.headers(name))
