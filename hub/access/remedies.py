@@ -28,6 +28,11 @@ def describe_refused_header(header: str, value: str, hint: str) -> str:
     return f"the {name} of this request is not allowed: {hint}"
 
 
+def add_client(answer: str, address: str) -> str:
+    """Return an answer with the address of its client, as the hub knows it. A unix socket has none."""
+    return f"{answer} (the client is {address})" if address else answer
+
+
 def list_line(name: str, values: Iterable[str]) -> str:
     """Return a line for a setting that is a list."""
     return f"{name} = [{', '.join(json.dumps(value) for value in values)}]"

@@ -28,7 +28,7 @@ from hub.web.api import agents, agui, audit, documents, echo, files, members, op
 from hub.web.api.metrics import get_metrics
 from hub.web.counting import count_response
 from hub.web.doorkeeper import make_doorkeeper
-from hub.web.handshake import HTTP_1_0_HINT
+from hub.web.handshake import describe_http_1_0
 from hub.web.jwt_sign_in import JwtVerifier, make_jwt_verifier
 from hub.web.pages import console, javascript_client
 from hub.web.refusal_log import REFUSAL_LOG_KEY, RefusalLog
@@ -163,7 +163,7 @@ def _describe_http_error(request: web.Request, error: web.HTTPException) -> str:
         text = f"no such path: {base_path}/docs lists all paths, and the WebSocket is at {base_path}{API_PREFIX}/ws"
         hint = base_path_hint(base_path, request.path, API_PREFIX)
         return f"{text}; {hint}" if hint else text
-    return HTTP_1_0_HINT if error.status == 505 else error.reason
+    return describe_http_1_0(request) if error.status == 505 else error.reason
 
 
 def _make_response(request: web.Request, refusal: HubError) -> web.Response:

@@ -5,7 +5,7 @@ from aiohttp import web
 
 from hub.access.doors import is_host_allowed, is_origin_allowed, make_origin
 from hub.access.proxies import ClientEndpoint, find_client, find_proxy_header, has_scheme, is_near, is_trusted_proxy
-from hub.access.remedies import describe_refused_header, host_hint, origin_hint, proxy_hint, show_value
+from hub.access.remedies import add_client, describe_refused_header, host_hint, origin_hint, proxy_hint, show_value
 from hub.commands.hub import Hub
 from hub.errors import Refused
 from hub.settings import Settings
@@ -70,13 +70,14 @@ class Arrival:
             return
         hint, peer = "set sign_in = true in hubbub.toml", request.remote or ""
         _log(request, "a request through a proxy refused", header=header, address=peer, hint=hint)
-        raise Refused(f"a proxy passed this request on ({header}), and without sign-in everyone has all rights: {hint}")
+        text = f"a proxy passed this request on ({header}), and without sign-in everyone has all rights: {hint}"
+        raise Refused(add_client(text, peer))
 
     def _refuse_host(self, request: web.Request, client: ClientEndpoint, host: str) -> Refused:
         """Log the refusal of a Host, and return the error for the client."""
         hint = host_hint(host, self.settings.hosts)
         _log(request, "Host refused", value=show_value(host), address=client.address, setting="hosts", hint=hint)
-        return Refused(describe_refused_header("Host", host, host_hint(host)))
+        return Refused(add_client(describe_refused_header("Host", host, host_hint(host)), client.address))
 
     def _refuse_origin(self, request: web.Request, client: ClientEndpoint, origin: str) -> Refused:
         """Log the refusal of an Origin, and return the error for the client."""
@@ -89,7 +90,7 @@ class Arrival:
             answer = origin_hint(settings, origin)
         fields = {"value": show_value(origin), "host": show_value(client.host), "address": client.address}
         _log(request, "Origin refused", **fields, setting=setting, hint=hint)
-        return Refused(describe_refused_header("Origin", origin, answer))
+        return Refused(add_client(describe_refused_header("Origin", origin, answer), client.address))
 
     def _is_own_for_peer(self, request: web.Request, origin: str) -> bool:
         """Return whether the Origin would be the hub's own if the peer of the connection were a trusted proxy.

@@ -2,6 +2,7 @@
 
 from aiohttp import HttpVersion11, web
 
+from hub.access.remedies import add_client
 from hub.errors import UpgradeRequired
 from hub.web.arrival import CLIENT_ADDRESS_KEY, CLIENT_HOST_KEY, CLIENT_SCHEME_KEY
 from hub.web.refusal_log import REFUSAL_LOG_KEY
@@ -12,7 +13,6 @@ NGINX_LINES = (
     "proxy_buffering off;"
 )
 HTTP_1_0_CAUSE = "a WebSocket or a stream needs HTTP/1.1, but this request is HTTP/1.0, the default of nginx"
-HTTP_1_0_HINT = f"{HTTP_1_0_CAUSE}. Add to its settings: {NGINX_LINES}"
 UPGRADE_HINT = f"let the proxy pass them on, in nginx with: {NGINX_LINES}"
 MAX_ADDRESS_LENGTH = 300
 WEBSOCKET_VERSIONS = ("13", "8", "7")  # those that aiohttp speaks
@@ -30,6 +30,11 @@ def refuse_http_1_0(request: web.Request) -> None:
         raise web.HTTPVersionNotSupported()
 
 
+def describe_http_1_0(request: web.Request) -> str:
+    """Return the answer to a request that refuse_http_1_0() has refused."""
+    return add_client(f"{HTTP_1_0_CAUSE}. Add to its settings: {NGINX_LINES}", _find_client(request))
+
+
 def check_upgrade(request: web.Request) -> None:
     """Raise UpgradeRequired if the request does not ask for a WebSocket (RFC 9110, 15.5.22), and log the cause."""
     missing_names = _find_missing_headers(request)
@@ -45,7 +50,7 @@ def check_upgrade(request: web.Request) -> None:
         cause = "this address speaks WebSocket, and the request asks for none"
         hint = f'open it in a client of WebSocket, in JavaScript with new WebSocket("{_find_address(request)}")'
         _log_refusal(request, "plain request to a WebSocket refused", cause, hint)
-    raise UpgradeRequired(f"{cause}: {hint}")
+    raise UpgradeRequired(add_client(f"{cause}: {hint}", _find_client(request)))
 
 
 def _find_missing_headers(request: web.Request) -> list[str]:
@@ -67,5 +72,10 @@ def _find_address(request: web.Request) -> str:
 
 
 def _log_refusal(request: web.Request, event: str, cause: str, hint: str) -> None:
-    address = request.get(CLIENT_ADDRESS_KEY) or request.remote or ""
-    request.app[REFUSAL_LOG_KEY].warn(event, route=route_path(request), address=address, cause=cause, hint=hint)
+    fields = {"route": route_path(request), "address": _find_client(request), "cause": cause, "hint": hint}
+    request.app[REFUSAL_LOG_KEY].warn(event, **fields)
+
+
+def _find_client(request: web.Request) -> str:
+    address: str = request.get(CLIENT_ADDRESS_KEY) or request.remote or ""
+    return address

@@ -69,6 +69,7 @@ async def test_two_people_use_the_console_under_a_path(hub: Hub, browser: Browse
                 await expect(guest.page.locator(".md", has_text="done")).to_be_visible()
                 await write(guest.page, "From Bob")
                 await expect(page.get_by_text("From Bob")).to_be_visible()
+            await expect_client(page)
             await page.reload()
             await expect(page.get_by_text("From Bob")).to_be_visible()
             await page.get_by_role("button", name="Sign out").click()
@@ -80,6 +81,15 @@ async def test_two_people_use_the_console_under_a_path(hub: Hub, browser: Browse
 async def write(page: Page, text: str) -> None:
     await page.get_by_role("textbox", name="Message", exact=True).fill(text)
     await page.keyboard.press("Enter")
+
+
+async def expect_client(page: Page) -> None:
+    """The JavaScript client connects without an address: the hub has written its path into the script."""
+    path = f"{BASE}/client.js"
+    state = (
+        "async (path) => { const hub = (await import(path)).connect(); await hub.ready; hub.close(); return 'live' }"
+    )
+    assert await page.evaluate(state, path) == "live"
 
 
 async def make_invite(page: Page) -> str:

@@ -44,6 +44,9 @@ async def send(hub: Hub, headers: str = "", path: str = "/health", host: str = "
     data = await read_response(hub.port, f"{request}\r\n".encode("latin-1"))
     head, _, body = data.decode().partition("\r\n\r\n")
     fields = json.loads(body) if body.startswith("{") else {"error": body, "code": ""}
+    if int(head.split()[1]) in (403, 426, 505) and "newer client" not in body:
+        address = "192.0.2.1" if "X-Forwarded-For" in headers and hub.door.settings.trusted_proxies else "127.0.0.1"
+        assert f"(the client is {address})" in fields["error"]
     return Answer(int(head.split()[1]), head, fields["code"], fields["error"])
 
 
