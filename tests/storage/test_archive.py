@@ -7,10 +7,10 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from structlog.testing import capture_logs
@@ -27,7 +27,49 @@ from hub.storage.sqlite.event_rows import event_to_commit
 from hub.storage.sqlite.migrations import MIGRATIONS
 
 S = Key("s")
-OLD_SCHEMAS = [1, 5, 8, 9, len(MIGRATIONS) - 1]
+OLD_SCHEMAS = range(1, len(MIGRATIONS))
+# The rows of an old log that has sign-in and files: the first schema of each table, its columns, and a row.
+OLD_ROWS: dict[str, tuple[int, dict[str, Any]]] = {
+    "files": (
+        3,
+        {"id": "f", "session": "s", "name": "a.txt", "type": "text/plain", "size": 1, "digest": "d", "created": 7},
+    ),
+    "principals": (
+        10,
+        {"id": "p_1", "name": "ann", "kind": "person", "role": "admin", "tenant": "default", "created": 7},
+    ),
+    "credentials": (
+        10,
+        {"id": "k", "principal": "p_1", "kind": "key", "digest": "d", "label": "", "agents": '["echo"]', "created": 7}
+        | {"expires": 0, "revoked": 0, "used": 8},
+    ),
+    "grants": (10, {"session": "s", "principal": "p_1", "role": "owner"}),
+    "invites": (
+        10,
+        {"id": "i", "session": "s", "role": "member", "digest": "d", "creator": "p_1", "created": 7}
+        | {"expires": 9, "revoked": 0},
+    ),
+    "quotas": (10, {"subject": "p_1", "runs": 3, "messages": None, "tokens": 9, "stored_bytes": None}),
+    "usage": (
+        10,
+        {"day": "2026-11-01", "tenant": "default", "principal": "p_1", "agent": "main", "messages": 1}
+        | {"input_tokens": 2, "output_tokens": 3, "estimated": 0},
+    ),
+    "audit": (
+        10,
+        {"ts": 7, "tenant": "default", "principal": "p_1", "name": "ann", "action": "ask", "target": "s"}
+        | {"address": "127.0.0.1", "is_allowed": 1, "reason": ""},
+    ),
+}
+
+
+def old_rows(schema: int) -> dict[str, list[Any]]:
+    """Return the rows that a log of a schema has, by a query that reads them."""
+    return {
+        f"SELECT {', '.join(row)} FROM {table}": [*row.values()]
+        for table, (first_schema, row) in OLD_ROWS.items()
+        if first_schema <= schema
+    }
 
 
 @pytest.fixture
@@ -46,7 +88,7 @@ def ignore(copied_bytes: int, all_bytes: int) -> None:
 
 
 def make_old_log(path: Path, schema: int) -> None:
-    """Make a log of an earlier version, with a session, three events and two messages."""
+    """Make a log of an earlier version, with a session, three events, two messages, and OLD_ROWS."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path)) as db:
         db.create_function("as_loose", -1, event_to_commit)
@@ -64,7 +106,17 @@ def make_old_log(path: Path, schema: int) -> None:
                 "INSERT INTO messages (session, id, seq, ts, role, content) VALUES ('s', ?, ?, 9, ?, ?)",
                 (id, seq, role, f"text of {id}"),
             )
+        for table, (first_schema, values) in OLD_ROWS.items():
+            if first_schema <= schema:
+                places = ", ".join("?" * len(values))
+                db.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({places})", [*values.values()])
         db.commit()
+
+
+def read_rows(path: Path, queries: Iterable[str]) -> dict[str, list[Any]]:
+    """Return the only row of each query."""
+    with closing(sqlite3.connect(path)) as db:
+        return {query: list(*db.execute(query)) for query in queries}
 
 
 class OldData(NamedTuple):
@@ -148,7 +200,7 @@ async def test_a_copy_of_an_older_version_is_updated(opener: Opener, path: Path,
     contents = archive.copy(tmp_path / "copy", ignore)
     assert contents.schema == schema and contents.counts["events"] == 3
     archive.renew(tmp_path / "copy", lambda: "new")
-    assert archive.check(tmp_path / "copy", lambda digest: None) == []
+    assert archive.check(tmp_path / "copy", lambda digest: 1) == []
     path.parent.mkdir()
     shutil.move(tmp_path / "copy", path)
     assert await read_old_data(opener) == OLD_DATA._replace(epoch="new")
@@ -192,6 +244,7 @@ async def test_a_copy_is_made_before_an_update(opener: Opener, path: Path, schem
     make_old_log(path, schema)
     with capture_logs() as lines:
         assert await read_old_data(opener) == OLD_DATA
+    assert read_rows(path, old_rows(schema)) == old_rows(schema)
     copy = path.with_name(f"hub.db.schema{schema}.bak")
     (line,) = [line for line in lines if line["event"] == "log_upgrade"]
     assert (line["schema"], line["to"], line["copy"]) == (schema, len(MIGRATIONS), copy.name)
@@ -288,7 +341,7 @@ from hub.storage.sqlite import database
 
 log_to_stderr()
 connect = database.connect_database
-source, folder = Path(sys.argv[1]), Path(sys.argv[2])
+source, folder, queries = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 
 def connect_until(last):
     count = 0
@@ -338,19 +391,25 @@ while is_killed:
     assert is_killed or status == 0, status
     def read_again():
         data = asyncio.run(read(place / "hub.db"))
+        db = sqlite3.connect(place / "hub.db")
+        rows = {query: list(*db.execute(query)) for query in queries}
         copies = sorted(name for name in os.listdir(place) if "bak" in name)
-        print(json.dumps([is_killed, data, copies]), flush=True)
+        print(json.dumps([is_killed, data, rows, copies]), flush=True)
     assert run_fork(read_again) == 0
     shutil.rmtree(place)
 """
 
 
-@pytest.mark.parametrize("schema", [1, len(MIGRATIONS) - 1])
+# 10 is the schema of sign-in, before backups and the retention of messages.
+@pytest.mark.parametrize("schema", [1, 10])
 def test_a_start_that_is_killed_at_any_statement_of_an_update_is_repeated(tmp_path: Path, schema: int) -> None:
     """Each time, nothing is lost, and the copy of the old schema is complete."""
     make_old_log(tmp_path / "old" / "hub.db", schema)
-    lines = [json.loads(line) for line in run_script(KILL_AT_EACH_STATEMENT, tmp_path / "old", tmp_path).splitlines()]
+    queries = json.dumps([*old_rows(schema)])
+    output = run_script(KILL_AT_EACH_STATEMENT, tmp_path / "old", tmp_path, queries)
+    lines = [json.loads(line) for line in output.splitlines()]
     assert len(lines) > len(";".join(MIGRATIONS[schema:]).split(";"))
     assert [is_killed for is_killed, *_ in lines] == [True] * (len(lines) - 1) + [False]
-    for _, data, copies in lines:
-        assert (OldData(*data), copies) == (OLD_DATA, [f"hub.db.schema{schema}.bak"])
+    for _, data, tables, copies in lines:
+        assert (OldData(*data), tables) == (OLD_DATA, old_rows(schema))
+        assert copies == [f"hub.db.schema{schema}.bak"]
