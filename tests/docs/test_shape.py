@@ -14,9 +14,9 @@ from hub.adapters import openai_chat
 from hub.cli.main import cli
 from hub.errors import HubError
 from hub.hosting.contract import Marks, Run
-from hub.limits import KiB, Limits, MiB
+from hub.limits import KiB, Limits, MiB, Seconds, SecondsOrZero
 from hub.messages import BODIES, COMMANDS, NOTICES, StopReason, codes, pieces
-from hub.setting_sources import ENVIRONMENT_PREFIX, SETTING_TYPES, flag_name
+from hub.setting_sources import ENVIRONMENT_PREFIX, LIMIT_TYPES, SETTING_TYPES, flag_name
 from hub.settings import Settings
 
 UNITS = {"MiB": MiB, "KiB": KiB, "s": 1}
@@ -80,14 +80,30 @@ def test_every_code_of_agents_and_models_is_on_the_agents_page() -> None:
     assert used <= names_in_tables(DOCS["agents"]), used - names_in_tables(DOCS["agents"])
 
 
-def test_every_limit_is_on_the_protocol_page_with_its_value() -> None:
-    """The table has the numbers of the hub."""
-    documented: dict[str, float] = {}
+def documented_limits() -> dict[str, str]:
+    """Return the default of each limit, as the table of the protocol page has it."""
+    documented: dict[str, str] = {}
     for row in rows(DOCS["protocol"]):
         names, values = re.findall(r"`([a-z_]+)`", row[0]), row[1].split(", ")
         if names and set(names) <= set(fields_of(Limits)):
-            documented.update(zip(names, map(amount, values), strict=True))
-    assert documented == attrs.asdict(Limits())
+            assert documented.keys().isdisjoint(names), names
+            documented.update(zip(names, values, strict=True))
+    return documented
+
+
+def test_every_limit_is_on_the_protocol_page_with_its_value() -> None:
+    """The table has the numbers of the hub, each limit once."""
+    assert {name: amount(text) for name, text in documented_limits().items()} == attrs.asdict(Limits())
+
+
+@pytest.mark.parametrize("name", fields_of(Limits))
+def test_every_limit_has_its_unit_on_the_protocol_page(name: str) -> None:
+    """By its type and its name: seconds, bytes, or a number without a unit."""
+    _, _, unit = documented_limits()[name].partition(" ")
+    if LIMIT_TYPES[name] in (Seconds, SecondsOrZero):
+        assert unit == "s" and name.endswith("_seconds")
+    else:
+        assert unit in ({"KiB", "MiB"} if name.endswith("_bytes") else {""})
 
 
 def amount(text: str) -> float:
