@@ -40,7 +40,11 @@ def present_principal_data(data: PrincipalData) -> dict[str, Any]:
 
 def present_message_page(page: MessagePage) -> dict[str, Any]:
     """Return a page of messages."""
-    messages = [_name_session(key) | _drop_nulls(msgspec.to_builtins(message)) for key, message in page.messages]
+    messages = [
+        _name_session(row.key)
+        | _drop_nulls(msgspec.to_builtins(row.message) | {"request": msgspec.to_builtins(row.request)})
+        for row in page.messages
+    ]
     return {"messages": messages, "after": page.after}
 
 

@@ -11,8 +11,7 @@ from hub.commands.principals import find_principal
 from hub.commands.sessions import list_rows
 from hub.ids import Key, key_prefix
 from hub.limits import MiB
-from hub.messages import HistoryMessage
-from hub.storage.records import FileRecord, SessionQuery, SessionRow
+from hub.storage.records import AuthoredMessage, FileRecord, SessionQuery, SessionRow
 
 PAGE_MESSAGES, EXPORT_PAGE_BYTES = 2000, 4 * MiB
 FIRST_DAY, LAST_DAY = "0000-01-01", "9999-12-31"
@@ -38,7 +37,7 @@ class PrincipalData:
 class MessagePage:
     """A page of messages, and *after* for the next page, or None on the last page."""
 
-    messages: Sequence[tuple[Key, HistoryMessage]]
+    messages: Sequence[AuthoredMessage]
     after: int | None
 
 

@@ -49,9 +49,12 @@ class CallRecorder:
 
     def _add_result(self, call: RecordedCall, result: ToolCallResult) -> None:
         entries = self._entries.get(call.message_id, [])  # empty if the message was removed
-        self._result_bytes += len(result.content.encode()) + sum(len(piece.encode()) for piece in call.pieces)
+        texts = (result.content, result.toolCallId, *call.pieces, call.start.toolCallId, call.start.toolCallName)
+        self._result_bytes += sum(len(text.encode()) for text in texts)
         if self._result_bytes <= self.max_bytes:
             entries.append(result)
+        elif entries and entries[-1] is call:  # the usual case: the search below takes longer
+            entries.pop()
         elif call in entries:
             entries.remove(call)
 

@@ -115,7 +115,10 @@ def check_request(request: Request, limits: Limits) -> None:
     It may have integers of 64 bits, such as a seed or a bound in the schema of a tool. Its sampling may have objects
     with many keys: those of `logit_bias`.
     """
-    data = msgspec.json.encode(request)
+    try:
+        data = msgspec.json.encode(request)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise BadFrame(f"the request has a value that is not JSON ({error}): send another one") from None
     if len(data) > limits.request_bytes:
         size = format_size(limits.request_bytes)
         raise BadFrame(f"the tools, the state and the rest of the request are larger than {size}: send less")

@@ -22,6 +22,7 @@ from hub.storage.access_store import AccessStore
 from hub.storage.archive import LogArchive
 from hub.storage.records import (
     Append,
+    AuthoredMessage,
     ChatRecord,
     CommitTotals,
     Damage,
@@ -185,7 +186,7 @@ class SessionStore(ABC):
     @abstractmethod
     async def read_messages_of_author(
         self, principal_id: str, after: int, limit: int, max_bytes: int
-    ) -> tuple[Sequence[tuple[Key, HistoryMessage]], int | None]:
+    ) -> tuple[Sequence[AuthoredMessage], int | None]:
         """Return a page of the messages that a principal wrote and of the answers to them, in the order of commits.
 
         *after* is 0 for the first page. The second value is *after* for the next page, or None on the last page. A page

@@ -58,6 +58,15 @@ class SessionQuery:
 
 
 @attrs.frozen
+class AuthoredMessage:
+    """A message that a principal wrote, with its request, or an answer to one."""
+
+    key: Key
+    message: HistoryMessage
+    request: Request | None = None
+
+
+@attrs.frozen
 class MessageExpiry:
     """What an expiry of messages did.
 

@@ -41,6 +41,8 @@ TEXT = "".join(f"{n}\N{GRINNING FACE}\0" for n in range(5000))
 PARTS: tuple[dict[str, Any], ...] = (
     {"type": "text", "text": TEXT[:9000], "id": "p1"},
     {"type": "image", "source": {"type": "data", "value": "QUJD" * 5000, "mimeType": "image/png"}},
+    {"type": "tool_call", "toolCallId": "c1", "toolCallName": "n", "arguments": TEXT[:9000]},
+    {"type": "tool_result", "toolCallId": "c1", "content": TEXT[:9000]},
     *({"type": "text", "text": f"short {n}"} for n in range(300)),
 )
 HISTORY: tuple[dict[str, Any], ...] = tuple(

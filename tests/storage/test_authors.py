@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
-from support.logs import LOGS, OpenedLog, Opener, file, open_logs
+from support.logs import LOGS, OpenedLog, Opener, chunk, file, open_logs
 
 from hub.access.records import Grant
 from hub.ids import Key
 from hub.limits import MiB
-from hub.messages import Author, HistoryMessage
+from hub.messages import Author, HistoryMessage, Request
 from hub.storage.records import Append
 from hub.storage.sqlite import authors
 
@@ -45,8 +46,20 @@ async def read_ids(opened: OpenedLog, name: str, limit: int, max_bytes: int = Mi
     after: int | None = 0
     while after is not None:
         rows, after = await opened.log.sessions.read_messages_of_author(name, after, limit, max_bytes)
-        pages.append([f"{key} {message.messageId}" for key, message in rows])
+        pages.append([f"{row.key} {row.message.messageId}" for row in rows])
     return pages
+
+
+async def test_the_messages_of_an_author_have_their_requests(opened: OpenedLog) -> None:
+    """They count for the size of a page."""
+    message = make_message("q9", "x", author=Author("cid", ""))
+    request = Request(state="x" * 500)
+    appends = [(0, message), (0, attrs.evolve(message, messageId="q10"))]
+    await opened.put(Append(Key("s"), [chunk("x")], appends, requests={"q9": request}))
+    rows, after = await opened.log.sessions.read_messages_of_author("cid", 0, 9, MiB)
+    assert [(row.message.messageId, row.request) for row in rows] == [("q9", request), ("q10", None)]
+    assert after is None
+    assert await read_ids(opened, "cid", 9, 400) == [["s q9"], ["s q10"]]
 
 
 async def test_the_messages_of_an_author_have_their_answers(opened: OpenedLog) -> None:

@@ -2,10 +2,12 @@
 
 import sqlite3
 
+import msgspec
 import orjson
 
 from hub.ids import Key
-from hub.messages import HistoryMessage
+from hub.messages import Request
+from hub.storage.records import AuthoredMessage
 from hub.storage.sqlite.message_rows import MESSAGE_JSON, MessageRow, to_message
 from hub.storage.sqlite.sql import FILE_JSON
 
@@ -13,7 +15,8 @@ SCANNED_MESSAGES = 50_000  # one page searches at most this many messages: there
 
 # The messages of :principal, and the answers to them.
 AUTHORED_MESSAGES = f"""
-    SELECT n, session, {MESSAGE_JSON} FROM messages m WHERE n > :after AND n <= :after + {SCANNED_MESSAGES} AND (
+    SELECT n, session, {MESSAGE_JSON}, request FROM messages m
+    WHERE n > :after AND n <= :after + {SCANNED_MESSAGES} AND (
         author = :principal OR EXISTS (
             SELECT 1 FROM messages u WHERE u.session = m.session AND u.id = m.user_message AND u.author = :principal))
     ORDER BY n"""
@@ -30,13 +33,15 @@ FILES_OF_AUTHOR = f"""
 
 def read_authored_messages(
     db: sqlite3.Connection, principal: str, after: int, limit: int, max_bytes: int
-) -> tuple[list[tuple[Key, HistoryMessage]], int | None]:
+) -> tuple[list[AuthoredMessage], int | None]:
     """Return the result of SessionStore.read_messages_of_author()."""
-    messages: list[tuple[Key, HistoryMessage]] = []
+    messages: list[AuthoredMessage] = []
     size = 0
-    for n, session, text in db.execute(AUTHORED_MESSAGES, {"principal": principal, "after": after}):
-        messages.append((Key(session), to_message(MessageRow(*orjson.loads(text)))))
-        size += len(text)
+    for n, session, text, request_text in db.execute(AUTHORED_MESSAGES, {"principal": principal, "after": after}):
+        message = to_message(MessageRow(*orjson.loads(text)))
+        request = None if request_text is None else msgspec.json.decode(request_text, type=Request)
+        messages.append(AuthoredMessage(Key(session), message, request))
+        size += len(text) + len(request_text or "")
         if len(messages) == limit or size >= max_bytes:
             return messages, n
     return messages, after + SCANNED_MESSAGES if db.execute(LATER_MESSAGE, (after,)).fetchone() else None

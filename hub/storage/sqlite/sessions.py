@@ -12,7 +12,16 @@ from hub.ids import Key, id_of
 from hub.messages import HistoryMessage, Page, PageRequest, Request
 from hub.messages.lists import make_page, read_cursor
 from hub.storage.log import EVERYONE, MAX_TOOL_MESSAGES, SessionStore
-from hub.storage.records import ErasureResult, FileRecord, Head, MessageExpiry, SessionLabel, SessionQuery, SessionRow
+from hub.storage.records import (
+    AuthoredMessage,
+    ErasureResult,
+    FileRecord,
+    Head,
+    MessageExpiry,
+    SessionLabel,
+    SessionQuery,
+    SessionRow,
+)
 from hub.storage.sqlite.authors import read_authored_messages
 from hub.storage.sqlite.changes import LabelChange, SessionDeletion
 from hub.storage.sqlite.erasing import KEYS_OF_AUTHOR, MessageErasure
@@ -138,7 +147,7 @@ class SqliteSessions(SessionStore):
 
     async def read_messages_of_author(
         self, principal_id: str, after: int, limit: int, max_bytes: int
-    ) -> tuple[Sequence[tuple[Key, HistoryMessage]], int | None]:
+    ) -> tuple[Sequence[AuthoredMessage], int | None]:
         return await self.threads.read(read_authored_messages, principal_id, after, limit, max_bytes)
 
     async def read_last_messages(
