@@ -15,7 +15,9 @@ from support.waiting import PATIENCE
 
 import hub as hubbub
 from hub.web.pages.client_package import NPM_TIME, PACKAGE_NAME, pack_client
-from hub.web.pages.javascript_client import CLIENT_FILES, CLIENT_SCRIPT, CLIENT_TYPES
+from hub.web.pages.javascript_client import CLIENT_FILES, CLIENT_SCRIPT, CLIENT_TYPES, REACT_FILES
+
+PACKAGE_FILES = {"client.js": CLIENT_SCRIPT, "client.d.ts": CLIENT_TYPES, **REACT_FILES}
 
 # The Node.js of the tests may have no WebSocket of its own.
 PROGRAM = """
@@ -43,16 +45,16 @@ async def test_the_package_has_the_client_its_types_and_the_version_of_the_hub(h
         entries = {entry.name.removeprefix("package/"): entry for entry in tar}
         contents = {name: file.read() for name, entry in entries.items() if (file := tar.extractfile(entry))}
     package = json.loads(contents.pop("package.json"))
-    assert contents == {"client.js": CLIENT_SCRIPT, "client.d.ts": CLIENT_TYPES}
+    assert contents == PACKAGE_FILES
     assert (package["name"], package["version"]) == (PACKAGE_NAME, hubbub.__version__)
-    names = {*package["exports"]["."].values(), package["types"]}
+    names = {name for entry in package["exports"].values() for name in entry.values()} | {package["types"]}
     assert {name.removeprefix("./") for name in names} == contents.keys()
 
 
 def test_equal_clients_give_equal_bytes() -> None:
     """They have no time, no account and no system in them, and do not depend on the version of zlib."""
     data = CLIENT_FILES["/client.tgz"][1]
-    assert data == pack_client({"client.js": CLIENT_SCRIPT, "client.d.ts": CLIENT_TYPES})
+    assert data == pack_client(PACKAGE_FILES)
     assert data[:10] == b"\x1f\x8b\x08\0\0\0\0\0\0\xff" and data[10] & 0b110 == 0  # a stored block
     archive = gzip.decompress(data)
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:

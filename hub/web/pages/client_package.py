@@ -17,8 +17,13 @@ PACKAGE_JSON = {
     "license": "Apache-2.0",
     "private": True,  # npm refuses to publish it
     "type": "module",
-    "exports": {".": {"types": "./client.d.ts", "default": "./client.js"}},
+    "exports": {
+        ".": {"types": "./client.d.ts", "default": "./client.js"},
+        "./react": {"types": "./react.d.ts", "default": "./react.js"},
+    },
     "types": "./client.d.ts",
+    "peerDependencies": {"react": ">=18"},
+    "peerDependenciesMeta": {"react": {"optional": True}},
     "sideEffects": False,
     "engines": {"node": ">=20"},
 }
