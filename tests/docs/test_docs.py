@@ -72,6 +72,7 @@ BLOCK_KINDS = {
     ("python", "first-client"),  # run by test_first_clients.py, as is the next
     ("js", "first-client"),
     ("js", "client"),  # run by test_js_client.py
+    ("jsx", "component"),  # run by tests/clients/test_react.py
     ("js",),
     ("text", "chat"),
     ("text", "curl"),

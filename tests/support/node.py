@@ -13,7 +13,7 @@ import pytest
 from support.documents import ROOT
 from support.waiting import PATIENCE
 
-from hub.web.pages.javascript_client import CLIENT_FILES
+from hub.web.pages.javascript_client import CLIENT_FILES, REACT_FILES
 
 SCRIPTS = Path(__file__).parent / "javascript"
 CONSOLE = ROOT / "hub" / "console"
@@ -48,9 +48,10 @@ def _install() -> None:
     with (NODE_FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several pytest workers can run this at the same time
         shutil.copytree(SCRIPTS, NODE_FOLDER, dirs_exist_ok=True, copy_function=_renew)
-        for path, (_, body) in CLIENT_FILES.items():
-            if not (NODE_FOLDER / path[1:]).is_file() or (NODE_FOLDER / path[1:]).read_bytes() != body:
-                (NODE_FOLDER / path[1:]).write_bytes(body)
+        files = {path[1:]: body for path, (_, body) in CLIENT_FILES.items()} | REACT_FILES
+        for name, body in files.items():
+            if not (NODE_FOLDER / name).is_file() or (NODE_FOLDER / name).read_bytes() != body:
+                (NODE_FOLDER / name).write_bytes(body)
         stamp, packages = NODE_FOLDER / "node_modules" / ".installed", (SCRIPTS / "package.json").read_text()
         if not stamp.is_file() or stamp.read_text() != packages:
             install = ["npm", "install", "--no-audit", "--no-fund", "--silent"]
