@@ -61,7 +61,9 @@ def _exports() -> Iterator[str]:
 
 def _javascript() -> Iterator[str]:
     text = re.sub(r"/\*\*.*?\*/", "", TYPES_FILE.read_text(), flags=re.DOTALL)
-    for kind, name, body in re.findall(r"^export (\w+) (\w+)(.*?)(?=^export|^interface|\Z)", text, re.MULTILINE | re.DOTALL):
+    for kind, name, body in re.findall(
+        r"^export (\w+) (\w+)(.*?)(?=^export|^interface|\Z)", text, re.MULTILINE | re.DOTALL
+    ):
         yield f"javascript {name}"
         if kind in ("class", "interface"):
             members = re.findall(r"^  (?:readonly |get )?([a-zA-Z]\w*)\??[(:<]", body, re.MULTILINE)
