@@ -122,7 +122,7 @@ def check_request(request: Request, limits: Limits) -> None:
     if len(data) > limits.request_bytes:
         size = format_size(limits.request_bytes)
         raise BadFrame(f"the tools, the state and the rest of the request are larger than {size}: send less")
-    fields = orjson.loads(data)
+    fields = msgspec.json.decode(data)  # orjson would read longer integers as floats
     sampling = fields.pop("sampling")
     limits = attrs.evolve(limits, max_integer=MAX_SEED)
     _check_value(fields, limits, 1)
