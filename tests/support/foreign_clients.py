@@ -32,6 +32,12 @@ class ForeignClient:
 
     file: Path
 
+    @classmethod
+    def find(cls, kind: str, name: str) -> "ForeignClient":
+        """Return the client with an id, of the folder *kind*."""
+        (file,) = (PROGRAMS / kind).glob(f"{name}.*")
+        return cls(file)
+
     @property
     def id(self) -> str:
         return self.file.stem
@@ -62,9 +68,9 @@ class ForeignClient:
         """Call a function of the program, and return its result. If the program fails, fail with its output."""
         command = await asyncio.to_thread(self._install)
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("HUBBUB_", "OPENAI_"))}
-        environ |= {"PYTHONPATH": str(PROGRAMS), "HOME": str(self.folder / "home"), "NO_COLOR": "1"}
+        environ |= {"HOME": str(self.folder / "home"), "NO_COLOR": "1"}
         process = await asyncio.create_subprocess_exec(
-            *(*command, url, function, *arguments),
+            *(command, self._copy_program(), url, function, *arguments),
             cwd=self.folder,
             env=environ,
             stdout=subprocess.PIPE,
@@ -79,14 +85,20 @@ class ForeignClient:
         assert process.returncode == 0, errors.decode()[-4000:]
         return json.loads(out.decode().splitlines()[-1])
 
-    def _install(self) -> list[str]:
-        """Install the packages if necessary, and return the command that starts the program."""
+    def _copy_program(self) -> str:
+        """Copy the program into its environment, under a name that is no package's, and return its path."""
+        suffix = self.file.suffix
+        shutil.copy(PROGRAMS / f"scenario{suffix}", self.folder)
+        return str(shutil.copy(self.file, self.folder / f"program{suffix}"))
+
+    def _install(self) -> str:
+        """Install the packages if necessary, and return the interpreter of the program."""
         (self.folder / "home").mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # several pytest workers can run this at the same time
             return self._install_python() if self.is_python else self._install_javascript()
 
-    def _install_python(self) -> list[str]:
+    def _install_python(self) -> str:
         stamp, packages = self.folder / "installed.txt", self.list_packages()
         content = "\n".join([sys.version, *packages])
         python = self.folder / "venv" / "bin" / "python"
@@ -94,9 +106,9 @@ class ForeignClient:
             _call(sys.executable, "-m", "venv", "--clear", str(self.folder / "venv"))
             _call(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
             stamp.write_text(content)
-        return [str(python), str(self.file)]
+        return str(python)
 
-    def _install_javascript(self) -> list[str]:
+    def _install_javascript(self) -> str:
         if shutil.which("npm") is None:
             pytest.skip("no Node.js here: install node and npm")
         manifest, stamp, packages = self.folder / "package.json", self.folder / "installed.json", self.list_packages()
@@ -106,10 +118,8 @@ class ForeignClient:
             manifest.write_text(content)
             _call("npm", "install", "--no-audit", "--no-fund", "--silent", folder=self.folder)
             stamp.write_text(content)
-        for file in (self.file, PROGRAMS / "scenario.mjs"):  # modules are found from the folder of the program
-            shutil.copy(file, self.folder)
         newer_node = self.folder / "node_modules" / ".bin" / "node"  # of the package `node`
-        return [str(newer_node) if newer_node.exists() else "node", str(self.folder / self.file.name)]
+        return str(newer_node) if newer_node.exists() else "node"
 
 
 def _call(*command: str, folder: Path | None = None) -> None:

@@ -5,10 +5,15 @@
 // ///
 
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
-import { generateText, streamText } from 'ai'
-import { run, url } from './scenario.mjs'
+import { generateObject, generateText, stepCountIs, streamText, tool } from 'ai'
+import { z } from 'zod'
+import { args, run, url } from './scenario.mjs'
 
-const hub = createOpenAICompatible({ name: 'hub', baseURL: `${url}/v1` })
+const more = JSON.parse(args[0] ?? '{}')
+const headers = more.sessionId ? { 'X-Session-Id': more.sessionId } : {}
+const hub = createOpenAICompatible({
+  name: 'hub', baseURL: `${url}/v1`, supportsStructuredOutputs: true, includeUsage: true, headers
+})
 const prompt = 'hello there'
 
 async function whole () {
@@ -19,6 +24,39 @@ async function stream () {
   const pieces = []
   for await (const piece of streamText({ model: hub('echo'), prompt }).textStream) pieces.push(piece)
   return pieces
+}
+
+function weatherTools () {
+  const get_weather = tool({
+    description: 'the weather of a city',
+    inputSchema: z.object({ city: z.string() }),
+    execute: async ({ city }) => `sunny in ${city}`
+  })
+  return { model: hub('scripted'), prompt, tools: { get_weather }, stopWhen: stepCountIs(4) }
+}
+
+async function tools () {
+  return (await generateText(weatherTools())).text
+}
+
+async function tools_in_stream () {
+  const result = streamText({ ...weatherTools(), stopWhen: stepCountIs(1) })
+  await result.consumeStream()
+  const [call] = await result.toolCalls
+  return [call.toolName, call.input]
+}
+
+async function structured () {
+  const schema = z.object({ name: z.string(), age: z.number() })
+  return (await generateObject({ model: hub('scripted'), prompt, schema })).object
+}
+
+async function image () {
+  const content = [
+    { type: 'text', text: 'what is this?' },
+    { type: 'image', image: new Uint8Array([65, 66, 67]), mediaType: 'image/png' },
+  ]
+  return (await generateText({ model: hub('looker'), messages: [{ role: 'user', content }] })).text
 }
 
 async function failure () {
@@ -32,4 +70,4 @@ async function failure_in_stream () {
   return errors.join()
 }
 
-run({ whole, stream, failure, failure_in_stream })
+run({ whole, stream, tools, tools_in_stream, structured, image, failure, failure_in_stream })

@@ -1,14 +1,17 @@
 // OpenAI's own client for JavaScript.
 //
 // /// script
-// dependencies = ["openai@7.59.0"]
+// dependencies = ["openai@7.59.0", "zod@4.6.7"]
 // ///
 
 import OpenAI from 'openai'
-import { run, url } from './scenario.mjs'
+import { zodResponseFormat } from 'openai/helpers/zod'
+import { z } from 'zod'
+import { args, run, url } from './scenario.mjs'
 
 const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none' })
 const messages = [{ role: 'user', content: 'hello there' }]
+const more = JSON.parse(args[0] ?? '{}')
 
 async function whole () {
   return (await client.chat.completions.create({ model: 'echo', messages })).choices[0].message.content
@@ -22,17 +25,52 @@ async function stream () {
   return pieces
 }
 
+function weatherTool () {
+  const schema = { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] }
+  const get_weather = {
+    name: 'get_weather', description: 'the weather of a city', parameters: schema, parse: JSON.parse,
+    function: ({ city }) => `sunny in ${city}`
+  }
+  return [{ type: 'function', function: get_weather }]
+}
+
+async function tools () {
+  return client.chat.completions.runTools({ model: 'scripted', messages, tools: weatherTool() }).finalContent()
+}
+
+async function tools_in_stream () {
+  const runner = client.chat.completions.stream({ model: 'scripted', messages, tools: weatherTool() })
+  const { name, arguments: text } = (await runner.finalChatCompletion()).choices[0].message.tool_calls[0].function
+  return [name, JSON.parse(text)]
+}
+
+async function structured () {
+  const format = zodResponseFormat(z.object({ name: z.string(), age: z.number() }), 'person')
+  const answer = await client.chat.completions.parse({ model: 'scripted', messages, response_format: format })
+  return answer.choices[0].message.parsed
+}
+
+async function image () {
+  const content = [
+    { type: 'text', text: 'what is this?' },
+    { type: 'image_url', image_url: { url: 'data:image/png;base64,QUJD' } },
+  ]
+  const answer = await client.chat.completions.create({ model: 'looker', messages: [{ role: 'user', content }] })
+  return answer.choices[0].message.content
+}
+
 async function failure () {
-  return client.chat.completions.create({ model: 'failing', messages }).catch(String)
+  return client.chat.completions.create({ model: 'failing', messages, ...more }).catch(String)
 }
 
 async function failure_in_stream () {
   const read = async () => {
-    for await (const chunk of await client.chat.completions.create({ model: 'failing', messages, stream: true })) {
+    const request = { model: 'failing', messages, stream: true, ...more }
+    for await (const chunk of await client.chat.completions.create(request)) {
       if (!chunk) break
     }
   }
   return read().catch(String)
 }
 
-run({ whole, stream, failure, failure_in_stream })
+run({ whole, stream, tools, tools_in_stream, structured, image, failure, failure_in_stream })

@@ -1,0 +1,54 @@
+"""smolagents of Hugging Face: its model for endpoints like OpenAI's, and its agent that calls tools."""
+
+# /// script
+# dependencies = ["smolagents[openai]==1.26.0"]
+# ///
+
+from scenario import URL, run
+from smolagents import OpenAIModel, ToolCallingAgent, tool
+
+HELLO = [{"role": "user", "content": [{"type": "text", "text": "hello there"}]}]
+
+
+@tool
+def get_weather(city: str) -> str:
+    """Return the weather of a city.
+
+    Args:
+        city: The name of the city.
+    """
+    return f"sunny in {city}"
+
+
+def model(name):
+    return OpenAIModel(model_id=name, api_base=f"{URL}/v1", api_key="none")
+
+
+def whole():
+    return model("echo").generate(HELLO).content
+
+
+def stream():
+    return [delta.content for delta in model("echo").generate_stream(HELLO) if delta.content]
+
+
+def tools():
+    agent = ToolCallingAgent(tools=[get_weather], model=model("scripted"), max_steps=4, verbosity_level=0)
+    return str(agent.run("hello there"))
+
+
+def failure():
+    try:
+        model("failing").generate(HELLO)
+    except Exception as error:
+        return str(error)
+
+
+def failure_in_stream():
+    try:
+        list(model("failing").generate_stream(HELLO))
+    except Exception as error:
+        return str(error)
+
+
+run(globals())
