@@ -9,9 +9,9 @@ import os
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches a list of prices at its start
 
-import litellm
-from pydantic import BaseModel
-from scenario import URL, run
+import litellm  # noqa: E402
+from pydantic import BaseModel  # noqa: E402
+from scenario import URL, run  # noqa: E402
 
 HELLO = [{"role": "user", "content": "hello there"}]
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
