@@ -125,7 +125,9 @@ async def _follow(
     channel, cursor = session.channel, start
     if client_cursor is not None and client_cursor[0] == channel.epoch:
         cursor = min(max(start, client_cursor[1]), channel.head)
-    client = await opener(run_id, cursor == start)
+    # At the cursor is an event, unless retention has deleted it.
+    events = await hub.node.log.events.read(channel.key, cursor - 1, cursor) if cursor > start else ()
+    client = await opener(run_id, events[0] if events else None)
     check_session(hub, client.principal, "read", session)  # the grants may have changed during the await
     if accepted is not None:
         client.answer(accepted)

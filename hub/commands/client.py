@@ -15,7 +15,7 @@ from hub.delivery.connection import Connection
 from hub.delivery.transport import Transport, install_flow_control
 from hub.errors import CredentialRevoked, HubError
 from hub.ids import Key
-from hub.messages import Command, Error, Notice
+from hub.messages import Command, Error, Event, Notice
 from hub.node.history import read_reset_messages
 from hub.protocols import WireProtocol
 
@@ -168,8 +168,9 @@ class ClientHandle:
 
 # Opens the client for the events of a use case. From then on, the HTTP response can no longer be an error.
 ClientOpener = Callable[[], Awaitable[ClientHandle]]
-# The same for the events of one run. The arguments are the run's id, and whether its first event is included.
-RunOpener = Callable[[str, bool], Awaitable[ClientHandle]]
+# The same for the events of one run. The arguments are the run's id, and the last event that the client has received:
+# None if the events begin at the start.
+RunOpener = Callable[[str, Event | None], Awaitable[ClientHandle]]
 
 
 def attach(

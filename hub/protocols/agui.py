@@ -1,7 +1,7 @@
 """AG-UI: read requests of AG-UI clients, and translate one run of the hub to AG-UI events.
 
-Text and reasoning are sent as chunks, which clients join. When a run of the hub asks a question, the run of AG-UI ends;
-the answer begins a new run of AG-UI, which continues the same run of the hub.
+When a run of the hub asks a question, the run of AG-UI ends; the answer begins a new run of AG-UI, which continues the
+same run of the hub.
 """
 
 import asyncio
@@ -41,6 +41,7 @@ from hub.messages import (
     WholeMessage,
 )
 from hub.messages.parts import Parts, TextPart
+from hub.protocols.agui_messages import OpenMessages, find_message_after, find_open_message, make_turn
 from hub.protocols.reading import check_parts, split_error
 from hub.protocols.sse import RunStream, http_chunk
 
@@ -87,10 +88,13 @@ class AguiStream(RunStream):
     The stream ends at the first question that is open when its event is translated. Then *end_seq* is the seq of that
     event, and *end_event* is set. If the event is translated again, the result is the same, even if the question is
     closed by then. The caller sets *is_question_open*, a function of the question's id.
+
+    *cursor_event* is the last event that the client has received. It is None if the stream begins at the start.
     """
 
-    def __init__(self, run_id: str, client_run_id: str, thread_id: str) -> None:
+    def __init__(self, run_id: str, client_run_id: str, thread_id: str, cursor_event: Event | None = None) -> None:
         super().__init__(run_id)
+        self._open_messages = OpenMessages(find_message_after(cursor_event) if cursor_event is not None else None)
         self.client_run_id, self.thread_id = client_run_id, thread_id
         self.end_seq: int | None = None
         self.end_event = asyncio.Event()
@@ -101,11 +105,29 @@ class AguiStream(RunStream):
         fields = {"timestamp": int(time() * 1000), "threadId": self.thread_id, "runId": self.client_run_id}
         return http_chunk(b"data: %b\n\n" % orjson.dumps({"type": "RUN_STARTED", **fields}))
 
+    def translate_pieces(self, event: Event, pieces: list[Body]) -> list[dict[str, Any]]:
+        if self.end_seq is not None and event.seq > self.end_seq:
+            return []
+        previous, objects = self._open_messages.find_before(event), list[dict[str, Any]]()
+        for body in pieces:
+            message = find_open_message(body, previous)
+            objects += make_turn(previous, message, event.ts) + self.translate(event, body)
+            previous = message
+        if isinstance(event.body, WholeMessage):
+            objects += make_turn(previous, None, event.ts)
+            previous = None
+        self._open_messages.note(event.seq, previous)
+        return objects
+
+    def can_resume_after(self, event: Event) -> bool:
+        """Return False for an `interrupt_resolved` within a message: the event does not say which message is open."""
+        return not isinstance(event.body, InterruptResolved) or self._open_messages.find_before(event) is None
+
     def translate(self, event: Event, body: Any) -> list[dict[str, Any]]:
         if isinstance(body, Interrupt) and self.end_seq is None and self.is_question_open(body.id):
             self.end_seq = event.seq
             self.end_event.set()
-        if type(body) not in TRANSLATIONS or (self.end_seq is not None and event.seq > self.end_seq):
+        if type(body) not in TRANSLATIONS:
             return []
         kind, fields = TRANSLATIONS[type(body)](body)
         if isinstance(body, Interrupt) and event.seq != self.end_seq:
@@ -116,8 +138,7 @@ class AguiStream(RunStream):
 
 
 def _translate_text(body: Any) -> tuple[str, dict[str, Any]]:
-    fields = {"messageId": body.messageId, "role": "assistant", "delta": body.content}
-    return "TEXT_MESSAGE_CHUNK" if body.content else "", fields
+    return "TEXT_MESSAGE_CONTENT" if body.content else "", {"messageId": body.messageId, "delta": body.content}
 
 
 def _translate_tool_result(body: ToolCallResult) -> tuple[str, dict[str, Any]]:
@@ -155,7 +176,7 @@ TRANSLATIONS: dict[type[Body], Callable[[Any], tuple[str, dict[str, Any]]]] = {
     RunStarted: lambda body: ("RUN_STARTED" if body.attempt == 1 else "", {}),
     Chunk: _translate_text,
     WholeMessage: _translate_text,
-    Reasoning: _translate_as("REASONING_MESSAGE_CHUNK"),
+    Reasoning: _translate_as("REASONING_MESSAGE_CONTENT"),
     ToolCallStart: _translate_as("TOOL_CALL_START"),
     ToolCallArgs: _translate_as("TOOL_CALL_ARGS"),
     ToolCallEnd: _translate_as("TOOL_CALL_END"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from hub.messages import BODIES, Event, Notice
+from hub.messages import BODIES, Body, Event, Notice
 from hub.protocols.extended import ExtendedProtocol
 from hub.protocols.splitting import split_body
 
@@ -67,13 +67,21 @@ class RunStream(SseProtocol):
         if event.runId != self.run_id:
             return b""
         bodies = split_body(event.body, self.out_frame_bytes // 2)
-        objects = [orjson.dumps(fields) for body in bodies for fields in self.translate(event, body)]
-        id_line = f"id: {event.epoch}:{event.seq}\n".encode()
+        objects = [orjson.dumps(fields) for fields in self.translate_pieces(event, bodies)]
+        id_line = f"id: {event.epoch}:{event.seq}\n".encode() if self.can_resume_after(event) else b""
         # Only the last object has the id: if the connection is lost before it, all objects are sent again.
         return b"".join(
             http_chunk(b"%bdata: %b\n\n" % (id_line if number == len(objects) else b"", escape_separators(data)))
             for number, data in enumerate(objects, 1)
         )
+
+    def translate_pieces(self, event: Event, pieces: list[Body]) -> list[dict[str, Any]]:
+        """Return *event* as JSON objects. *pieces* are the event's body, or the pieces of a long one."""
+        return [fields for body in pieces for fields in self.translate(event, body)]
+
+    def can_resume_after(self, event: Event) -> bool:
+        """Return whether the translated event has an id, after which a client can resume."""
+        return True
 
     @abstractmethod
     def translate(self, event: Event, body: Any) -> list[dict[str, Any]]:

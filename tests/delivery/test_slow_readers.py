@@ -1,13 +1,13 @@
 """Clients that do not read do not disturb other clients, and do not fill the memory of the hub."""
 
 import asyncio
-import socket
 from typing import Any
 
 import aiohttp
 import attrs
 from support.hub import Client, Hub
 from support.process import HubProcess
+from support.sockets import small_window
 from support.waiting import eventually
 
 from hub.ids import Key
@@ -28,14 +28,6 @@ async def flood(message: str):
 
 def flood_text(count: int, size: int) -> str:
     return "".join(f"{number}:".ljust(size - 1, "x") + "\n" for number in range(count))
-
-
-def small_window(address: tuple[Any, ...]) -> socket.socket:
-    """Return a socket with a small receive buffer."""
-    sock = socket.socket(address[0], address[1])
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.setblocking(False)
-    return sock
 
 
 async def stopped_reader(hub: Hub | HubProcess, query: str) -> Client:

@@ -113,7 +113,7 @@ async def reconnect_by_sse(hub: Hub, http: Http, chat: dict[str, Any], open_gate
 
 async def reconnect_by_agui(hub: Hub, http: Http, chat: dict[str, Any], open_gate: Callable[[], None]) -> str:
     body = run_request(chat["message"], thread_id="s1")
-    first = await events(hub, chat["agentId"], body, most=2)
+    first = await events(hub, chat["agentId"], body, most=3)
     open_gate()
     rest = await events(hub, chat["agentId"], body, **{"Last-Event-ID": first[-1]["id"]})
     return agui_text(first) + agui_text(rest)

@@ -1138,7 +1138,7 @@ async def test_an_answer_continues_within_its_time_limit(hub: Hub) -> None:
 async def test_an_answer_without_its_request_has_a_time_limit(hub: Hub, seconds: float, reason: str | None) -> None:
     client = await begin(hub, agui_orphan_seconds=seconds)
     gate = hub.folder / "gate"
-    await agui_events(hub, "gated", run_request(str(gate), thread_id="s2"), most=2)
+    await agui_events(hub, "gated", run_request(str(gate), thread_id="s2"), most=3)
     await eventually(lambda: len(hub.node.registry.connections) == 1)
     await answer(client, "echo", "x")
     if reason is None:

@@ -32,11 +32,16 @@ async def test_every_event_is_an_ag_ui_event(hub: Hub) -> None:
     run_events = await events(hub, "everything", run_request("x"))
     for event in run_events:
         CHECK.validate_python(event)
+    message = ("TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END")
+    reasoning_start, reasoning_end = (
+        ("REASONING_START", "REASONING_MESSAGE_START", "REASONING_MESSAGE_CONTENT"),
+        ("REASONING_MESSAGE_END", "REASONING_END"),
+    )
     assert [event["type"] for event in run_events] == [
-        *("RUN_STARTED", "TEXT_MESSAGE_CHUNK", "REASONING_MESSAGE_CHUNK", "REASONING_MESSAGE_CHUNK"),
-        *("TEXT_MESSAGE_CHUNK", "REASONING_MESSAGE_CHUNK", "STEP_STARTED", "TOOL_CALL_START", "TOOL_CALL_ARGS"),
+        *("RUN_STARTED", *message, *reasoning_start, "REASONING_MESSAGE_CONTENT", *reasoning_end),
+        *(*message, *reasoning_start, *reasoning_end, "STEP_STARTED", "TOOL_CALL_START", "TOOL_CALL_ARGS"),
         *("TOOL_CALL_ARGS", "TOOL_CALL_END", "TOOL_CALL_RESULT", "STEP_FINISHED", "CUSTOM", "CUSTOM"),
-        *("STATE_SNAPSHOT", "STATE_DELTA", "TEXT_MESSAGE_CHUNK", "RUN_FINISHED"),
+        *("STATE_SNAPSHOT", "STATE_DELTA", *message, "RUN_FINISHED"),
     ]
     assert {(event["threadId"], event["runId"]) for event in (run_events[0], run_events[-1])} == {("t1", "run-1")}
     assert text(run_events) == "before between after"
@@ -67,7 +72,9 @@ async def test_a_run_that_is_cut_short_shows_the_reason(hub: Hub, tmp_path: Path
         assert (run_events[-1]["type"], run_events[-1]["code"]) == ("RUN_ERROR", "timeout")
     else:
         assert (run_events[-1]["type"], run_events[-1]["outcome"]) == ("RUN_FINISHED", {"type": "cancelled"})
-    assert [event["type"] for event in run_events[:-1]] == ["RUN_STARTED", "TEXT_MESSAGE_CHUNK"]
+    assert [event["type"] for event in run_events[:-1]] == [
+        *("RUN_STARTED", "TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END")
+    ]
 
 
 def test_each_stop_reason_has_its_last_event() -> None:
@@ -82,8 +89,8 @@ async def test_a_client_can_resume_a_lost_stream(hub: Hub, tmp_path: Path) -> No
     """The same request resumes after `Last-Event-ID`, or starts from the beginning; the run is not repeated."""
     gate = tmp_path / "gate"
     await hub.start()
-    first = await events(hub, "gated", run_request(str(gate)), most=2)
-    assert [event["type"] for event in first] == ["RUN_STARTED", "TEXT_MESSAGE_CHUNK"]
+    first = await events(hub, "gated", run_request(str(gate)), most=3)
+    assert [event["type"] for event in first] == ["RUN_STARTED", "TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT"]
     gate.touch()
     rest = await events(hub, "gated", run_request(str(gate)), **{"Last-Event-ID": first[-1]["id"]})
     assert text(first) + text(rest) == "one two" and rest[-1]["type"] == "RUN_FINISHED"
@@ -109,7 +116,9 @@ async def test_a_run_that_fails_ends_with_its_error(hub: Hub) -> None:
     hub.agent("failing.py", "async def failing(message: str):\n    yield 'one '\n    raise ValueError(message)")
     await hub.start()
     run_events = await events(hub, "failing", run_request("x"))
-    assert [event["type"] for event in run_events] == ["RUN_STARTED", "TEXT_MESSAGE_CHUNK", "RUN_ERROR"]
+    assert [event["type"] for event in run_events] == [
+        *("RUN_STARTED", "TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END", "RUN_ERROR")
+    ]
     assert run_events[-1]["code"] == "agent_error"
 
 
@@ -269,7 +278,7 @@ async def test_a_stream_does_not_end_with_a_question_that_has_an_answer(hub: Hub
     """A repeated request receives the question and the events after it."""
     hub.agent("asks.py", ASKS)
     await hub.start()
-    first = await events(hub, "asks", run_request("Sure?"), most=2)
+    first = await events(hub, "asks", run_request("Sure?"), most=3)
     socket = await hub.connect("?sessionId=t1", extended=True)
     for payload in (1, 2):
         open_now = await socket.find(lambda f: f["type"] == "interrupt" and (payload == 1) == (f["message"] == "Sure?"))

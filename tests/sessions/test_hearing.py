@@ -200,7 +200,7 @@ async def test_the_time_is_measured_from_the_last_client(hub: Hub, gate: Path, c
 
 async def cut(hub: Hub, gate: Path, run_id: str = "run-1") -> list[dict[str, Any]]:
     """Ask with AG-UI, and disconnect during the answer."""
-    received = await agui.events(hub, "gated", agui.run_request(str(gate), run_id), most=2)
+    received = await agui.events(hub, "gated", agui.run_request(str(gate), run_id), most=3)
     await eventually(lambda: not hub.node.registry.connections)
     return received
 
@@ -229,7 +229,7 @@ async def test_a_new_message_waits_for_an_answer_that_others_began(hub: Hub, gat
 
 async def test_an_answer_whose_request_has_ended_can_be_cancelled_at_once(hub: Hub, gate: Path) -> None:
     await start(hub, agui_orphan_seconds=0)
-    await agui.events(hub, "gated", agui.run_request(str(gate)), most=2)
+    await agui.events(hub, "gated", agui.run_request(str(gate)), most=3)
     assert await wait_for_reason(hub, "t1") == "cancelled"
 
 
@@ -263,7 +263,7 @@ async def test_an_answer_that_somebody_hears_after_the_time_goes_on(hub: Hub, ga
     """It is no orphan any more, so a new message waits for it."""
     await start(hub)
     client = await hub.connect("?sessionId=t1", extended=True)
-    await agui.events(hub, "gated", agui.run_request(str(gate)), most=2)
+    await agui.events(hub, "gated", agui.run_request(str(gate)), most=3)
     await eventually(lambda: len(hub.node.registry.connections) == 1)
     clock[0] += 12
     await client.send(type="chat", agentId="echo", sessionId="t1", message="later", ifBusy="enqueue", ref=1)

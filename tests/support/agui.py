@@ -43,4 +43,35 @@ async def events(hub: Hub, agent: str, body: dict[str, Any], most: int = 10**6, 
 
 
 def text(run_events: list[dict[str, Any]]) -> str:
-    return "".join(event["delta"] for event in run_events if event["type"] == "TEXT_MESSAGE_CHUNK")
+    return "".join(event["delta"] for event in run_events if event["type"] == "TEXT_MESSAGE_CONTENT")
+
+
+def outline(run_events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Return events without what may differ between two deliveries: consecutive pieces of one message are joined."""
+    lines: list[tuple[Any, ...]] = []
+    for event in run_events:
+        kind, message_id, delta = event["type"], event.get("messageId"), event.get("delta")
+        if kind.endswith("_CONTENT") and lines and lines[-1][:2] == (kind, message_id):
+            lines[-1] = (kind, message_id, lines[-1][2] + delta)
+        else:
+            lines.append((kind, message_id, delta))
+    return lines
+
+
+def check_messages(run_events: list[dict[str, Any]]) -> None:
+    """Check that each message has one START, then its content, then one END, and that messages do not overlap."""
+    open_ids: list[str] = []
+    started: list[str] = []
+    for event in run_events:
+        kind, message_id = event["type"], event.get("messageId", "")
+        if kind in ("TEXT_MESSAGE_START", "REASONING_START"):
+            assert not open_ids and message_id not in started, event
+            open_ids, started = [message_id], [*started, message_id]
+        elif kind in ("TEXT_MESSAGE_END", "REASONING_END"):
+            assert open_ids == [message_id], event
+            open_ids = []
+        elif kind.startswith(("TEXT_MESSAGE", "REASONING")):
+            assert open_ids == [message_id], event
+        elif kind != "CUSTOM":
+            assert not open_ids, event
+    assert not open_ids

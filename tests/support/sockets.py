@@ -27,6 +27,14 @@ def open_websocket(port: int, path: str) -> socket.socket:
     return sock
 
 
+def small_window(address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket with a small receive buffer."""
+    sock = socket.socket(address[0], address[1])
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    return sock
+
+
 def client_frame(data: bytes, opcode: int = 1) -> bytes:
     """Return a client frame (RFC 6455, 5.3) with at most 125 bytes of payload. The mask is four zero bytes."""
     assert len(data) < 126

@@ -58,7 +58,7 @@ class ClientOpened(Exception):
     """A use case opened the client for its answer, so it was not refused."""
 
 
-async def open_for_run(run_id: str, is_whole: bool) -> ClientHandle:
+async def open_for_run(run_id: str, cursor_event: object) -> ClientHandle:
     raise ClientOpened
 
 

@@ -27,7 +27,7 @@ from hub.errors import (
     UnknownInterrupt,
 )
 from hub.limits import Limits
-from hub.messages import Chat, Resume
+from hub.messages import Chat, Event, Resume
 from hub.protocols.agui import AguiStream, RunInput, read_message
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
@@ -83,17 +83,14 @@ class _HubRunStream:
     def __init__(self, stream: EventStream, run_input: RunInput) -> None:
         self._stream, self._input = stream, run_input
 
-    async def open(self, run_id: str, is_whole: bool) -> ClientHandle:
-        """Open the stream for the events of a run. This method is a RunOpener.
-
-        *is_whole* is False if the client has already received the start of the stream.
-        """
+    async def open(self, run_id: str, cursor_event: Event | None) -> ClientHandle:
+        """Open the stream for the events of a run. This method is a RunOpener."""
         run_input = self._input
-        protocol = AguiStream(run_id, run_input.runId, run_input.threadId)
+        protocol = AguiStream(run_id, run_input.runId, run_input.threadId, cursor_event)
         client = self._client = await self._stream.open(protocol)
         self._run_id, self._end_event = run_id, protocol.end_event
         protocol.is_question_open = client.has_open_question
-        if run_input.resume and is_whole:
+        if run_input.resume and cursor_event is None:
             client.write(protocol.encode_start())
         return client
 

@@ -10,7 +10,7 @@ from hub.commands import table as commands
 from hub.commands.client import ClientHandle
 from hub.commands.hub import Hub
 from hub.errors import AgentError, Draining, IdReused, ToolCallAnswered, UnknownToolCall
-from hub.messages import Chat, ChatWithRequest
+from hub.messages import Chat, ChatWithRequest, Event
 from hub.messages.parts import JsonParts, Parts
 from hub.protocols import openai_chat
 from hub.protocols.openai_chat import AnswerForm, OpenAIStream
@@ -60,7 +60,7 @@ async def _answer_parts(request: web.Request, completion: Completion, parts: Jso
         return web.json_response(await _ask_in_session(hub, principal, form, command))
     async with EventStream(request) as stream:
 
-        async def open_stream(run_id: str, is_whole: bool) -> ClientHandle:
+        async def open_stream(run_id: str, cursor_event: Event | None) -> ClientHandle:
             return await stream.open(OpenAIStream(form, run_id))
 
         receipt = await commands.stream_chat(hub, principal, command, open_stream)
