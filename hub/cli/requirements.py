@@ -29,7 +29,7 @@ def _read_lines(file: Path) -> list[str]:
     As in pip, a line that ends with a backslash goes on in the next line, but a comment line does not.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = file.read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError:
         return []
     lines = re.sub(r"(?m)^[ \t]*#.*", "", text).replace("\\\n", " ").splitlines()

@@ -8,26 +8,24 @@ import shlex
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import aiohttp
 import attrs
 import pytest
 from support.certificates import CertificateFiles, make_certificate, sign_again
-from support.http_proxy import HttpProxy, run_http_proxy
+from support.doctor import Report, examine, read_report
 from support.process import CommandOutput, HubProcess, make_environment, run_hubbub
+from yarl import URL
 
 from hub.cli.doctor.certificate_checks import check_certificate, check_public_certificate
 from hub.cli.doctor.findings import Finding
 from hub.cli.doctor.folder_checks import find_disk_kind
 from hub.cli.doctor.machine import compare_descriptors
-from hub.cli.doctor.proxy_checks import check_proxy
 from hub.cli.doctor.setting_checks import check_settings
-from hub.limits import Limits
 from hub.setting_sources import SettingSources
 from hub.settings import Settings
 from hub.web.certificate import make_context
@@ -41,45 +39,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "echo.py").write_text(ECHO)
     return tmp_path
-
-
-@attrs.frozen
-class Report:
-    """The output of the doctor: its findings, and its exit code."""
-
-    code: int
-    findings: tuple[Finding, ...]
-
-    def find(self, fragment: str) -> Finding:
-        """Return the finding whose text has *fragment*."""
-        (finding,) = [finding for finding in self.findings if fragment in finding.text]
-        return finding
-
-    @property
-    def problems(self) -> list[str]:
-        return [finding.text for finding in self.findings if finding.level == "wrong"]
-
-
-def read_report(output: CommandOutput) -> Report:
-    findings: list[Finding] = []
-    for line in output.out.splitlines()[:-1]:
-        level, _, text = line.partition(" ")
-        if line.startswith("        -> "):
-            remedy = "\n".join(filter(None, [findings[-1].remedy, line.removeprefix("        -> ")]))
-            findings[-1] = attrs.evolve(findings[-1], remedy=remedy)
-        else:
-            findings.append(Finding(level, text.strip()))  # type: ignore[arg-type]
-    report = Report(output.code, tuple(findings))
-    assert (output.code, output.err) == (1 if report.problems else 0, ""), output
-    assert output.out.splitlines()[-1] == (f"{len(report.problems)} to mend" if report.problems else END)
-    return report
-
-
-END = "nothing must be mended"
-
-
-async def examine(folder: Path, *arguments: str, **variables: Any) -> Report:
-    return read_report(await run_hubbub(folder, "doctor", *arguments, **variables))
 
 
 # --- the output -------------------------------------------------------------------------------------------------------
@@ -214,7 +173,6 @@ def check(flags: dict[str, Any], folder: Path = Path()) -> list[Finding]:
         (SIGN_IN | {"host": "0.0.0.0"}, "links for people lead to this machine", "public_url = "),
         (BEHIND_PROXY | {"public_url": "http://localhost:1"}, "browsers cannot sign in", 'public_url = "https'),
         (BEHIND_PROXY | {"user_header": "X-User", "new_user_role": "admin"}, "may do everything", "new_user_role ="),
-        (BEHIND_PROXY | {"jwt_issuer": "a", "jwt_audience": "b", "jwt_keys": "no/file"}, "no file", "jwt_keys ="),
         (
             BEHIND_PROXY | {"jwt_issuer": "a", "jwt_audience": "b", "jwt_secret": SECRET},
             "other accounts of this machine can read the flags",
@@ -262,6 +220,31 @@ async def test_a_setting_that_the_hub_refuses_is_wrong(folder: Path) -> None:
     report = await examine(folder)
     assert report.code == 1
     assert report.problems == ["hubbub.toml: unknown setting 'prot': did you mean port?"]
+
+
+async def test_settings_that_stop_the_start_are_wrong(folder: Path) -> None:
+    """With the line of `hubbub serve`."""
+    token_settings = {"HUBBUB_JWT_ISSUER": "a", "HUBBUB_JWT_AUDIENCE": "b"}
+    for variables, problem in (
+        (
+            {**token_settings, "HUBBUB_JWT_KEYS": "no/file"},
+            "no/file cannot be used: No such file or directory",
+        ),
+        ({**token_settings, "HUBBUB_JWT_KEYS": "http://a.example"}, "jwt_keys"),
+        ({"HUBBUB_BASE_PATH": "/api"}, "base_path"),
+        ({"HUBBUB_LOG": "foo://x"}, "foo"),
+    ):
+        (text,) = (await examine(folder, **variables)).problems
+        assert problem in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run it on Linux or macOS")
+async def test_agents_that_others_can_change_are_found(folder: Path) -> None:
+    """The remedy mends it."""
+    (folder / "agents" / "echo.py").chmod(0o666)
+    finding = (await examine(folder)).find("other accounts can change agents/echo.py")
+    subprocess.run(finding.remedy, shell=True, check=True, cwd=folder)
+    assert (await examine(folder)).problems == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run it on Linux or macOS")
@@ -332,7 +315,7 @@ async def test_the_certificate_of_the_public_address_is_checked(
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", ssl=context)
     async with server:
         url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
-        (finding,) = await asyncio.to_thread(lambda: [*check_public_certificate(url)])
+        (finding,) = await asyncio.to_thread(lambda: [*check_public_certificate(URL(url))])
     assert finding.level == "wrong" and "the certificate of localhost ends in 5.0 days" in finding.text
 
 
@@ -423,200 +406,6 @@ async def test_a_missing_model_is_found(folder: Path) -> None:
     assert (await examine(folder, **cache)).find("has no model").level == "advice"
     report = await examine(folder, **cache | {"OPENAI_BASE_URL": "http://localhost:1/v1"})
     assert not [finding for finding in report.findings if "has no model" in finding.text]
-
-
-# --- through a proxy --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def process(folder: Path) -> AsyncIterator[HubProcess]:
-    """A hub with sign-in that trusts the proxies of this machine, and whose users a proxy names."""
-    running = HubProcess(folder)
-    try:
-        yield await running.start(
-            sign_in="true",
-            public_url="http://localhost",
-            trusted_proxies="127.0.0.1",
-            user_header="X-User",
-            limits_file_bytes=2**21,
-        )
-    finally:
-        await running.kill()
-
-
-async def try_url(process: HubProcess, url: str) -> list[Finding]:
-    """Return what the doctor finds on the way of *url*."""
-    settings = Settings(
-        sign_in=True,
-        data=process.folder / "data",
-        trusted_proxies=("127.0.0.1",),
-        user_header="X-User",
-        limits=Limits(file_bytes=2**21),
-    )
-    return await asyncio.to_thread(lambda: [*check_proxy(settings, url)])
-
-
-def wrongs(findings: list[Finding]) -> Iterator[str]:
-    return (finding.text for finding in findings if finding.level == "wrong")
-
-
-async def test_a_good_proxy_needs_nothing(process: HubProcess) -> None:
-    """Each part of the way is reported."""
-    async with run_http_proxy(HttpProxy(hub_port=process.port, lost_headers={"x-user"})) as url:
-        findings = await try_url(process, url)
-    assert [*wrongs(findings)] == []
-    text = " ".join(finding.text for finding in findings)
-    for part in ("arrive unchanged", "X-Forwarded-For", "the client is 127.0.0.1, over http", "cannot claim"):
-        assert part in text
-    for part in ("arrive at once", "WebSockets open, with the protocol hubbub.v1", "an upload of 2 MiB arrives"):
-        assert part in text
-
-
-async def test_the_hub_itself_is_recognised(process: HubProcess) -> None:
-    """Then a forged header is not the mistake of a proxy."""
-    findings = await try_url(process, process.url.replace("127.0.0.1", "localhost"))
-    assert [*wrongs(findings)] == [] and "is the hub itself, without a proxy" in findings[0].text
-
-
-# The options of a proxy, what is found, and the remedy: lines for nginx, Caddy and HAProxy.
-MISTAKES: list[tuple[dict[str, Any], list[str], list[str]]] = [
-    ({"version": "1.0", "keep_upgrade": False}, ["HTTP/1.0", "Upgrade does not arrive"], ["proxy_http_version 1.1;"]),
-    ({"keep_host": False}, ["the Host localhost:"], ["proxy_set_header Host $http_host;", "remove header_up Host"]),
-    ({"keep_upgrade": False}, ["no WebSocket opens"], ["proxy_set_header Upgrade $http_upgrade;", "option httpclose"]),
-    (
-        {"name_client": False},
-        ["does not name the address of its clients"],
-        [
-            "X-Forwarded-For $remote_addr;",
-            "header_up X-Forwarded-For {remote_host}",
-            "set-header X-Forwarded-For %[src]",
-        ],
-    ),
-    ({"scheme": "https"}, ["requests over http look like https"], ["X-Forwarded-Proto $scheme;", "if { ssl_fc }"]),
-    ({"stores_responses": True}, ["are buffered"], ["proxy_buffering off;", "flush_interval -1"]),
-    ({"max_body": 2**20}, ["an upload of 2 MiB does not arrive", "413"], ["client_max_body_size 3m;", "3MiB"]),
-    ({"max_body": 2**19}, ["neither an upload of 2 MiB nor a message of 1 MiB"], ["client_max_body_size 3m;"]),
-    ({"cuts_sockets": True}, ["closed before its first message"], ["proxy_read_timeout", "timeout tunnel"]),
-    ({"lost_headers": {"authorization"}}, ["Authorization does not arrive", "keys"], ["$http_authorization;"]),
-    ({"lost_headers": {"cookie"}}, ["Cookie does not arrive", "stay signed in"], ["header_up Cookie {header.Cookie}"]),
-    ({"lost_headers": {"last-event-id"}}, ["Last-Event-ID does not", "cannot resume"], ["del-header Last-Event-ID"]),
-    ({"lost_headers": {"idempotency-key"}}, ["Idempotency-Key does not", "twice"], ["$http_idempotency_key;"]),
-    ({"lost_headers": {"origin"}}, ["the Origin http://localhost:", "as nothing"], ["Origin $http_origin;"]),
-    ({"lost_headers": {"sec-websocket-protocol"}}, ["Sec-WebSocket-Protocol"], ["$http_sec_websocket_protocol;"]),
-    ({"status": 502}, ["the answer has the status 502, and comes from a proxy"], ["in nginx: proxy_pass http://127."]),
-    ({"status": 401}, ["the answer has the status 401"], ["let the proxy pass on /api/v1/echo"]),
-    ({"keep_forwarded": True, "name_client": False}, ["claim any address", "claim any Host"], ["X-Forwarded-Host"]),
-    ({"keep_forwarded": True}, ["can hide its address: the proxy passes on the Forwarded"], ['Forwarded "";']),
-    ({"lost_headers": set()}, ["can sign in as any user: the proxy passes on the X-User"], ["X-User $remote_user;"]),
-]
-
-
-async def test_each_mistake_of_a_proxy_is_found(process: HubProcess) -> None:
-    """With the lines that mend it, for each proxy."""
-    places = asyncio.Semaphore(4)
-
-    async def check_mistake(options: dict[str, Any], fragments: list[str], remedies: list[str]) -> None:
-        if options.get("lost_headers") != set():
-            options = options | {"lost_headers": {"x-user"} | options.get("lost_headers", set())}
-        async with places, run_http_proxy(HttpProxy(hub_port=process.port, **options)) as url:
-            findings = [finding for finding in await try_url(process, url) if finding.level == "wrong"]
-        text, remedy = ("\n".join(getattr(finding, name) for finding in findings) for name in ("text", "remedy"))
-        assert all(fragment in text for fragment in fragments), (options, findings)
-        assert all(fragment in remedy for fragment in remedies), (options, findings)
-
-    await asyncio.gather(*(check_mistake(*mistake) for mistake in MISTAKES))
-
-
-async def test_a_slow_way_gets_advice(process: HubProcess) -> None:
-    """Compressed streams, and bodies that the proxy stores."""
-    proxy = HttpProxy(hub_port=process.port, lost_headers={"x-user"}, compresses=True, stores_bodies=True)
-    async with run_http_proxy(proxy) as url:
-        findings = await try_url(process, url)
-    assert [*wrongs(findings)] == []
-    (advice,) = [finding for finding in findings if finding.level == "advice"]
-    assert "compresses streams (gzip)" in advice.text and "in nginx: gzip off;" in advice.remedy
-    assert "after the proxy has stored it" in findings[-1].text and "request_buffering off;" in findings[-1].remedy
-
-
-async def test_a_path_without_its_setting_is_found(process: HubProcess) -> None:
-    """If the proxy removes it, and if not."""
-    for prefix, fragment in (("/hubbub", "the address has the path /hubbub, but base_path is not set"), ("", "404")):
-        async with run_http_proxy(HttpProxy(hub_port=process.port, prefix=prefix)) as url:
-            findings = await try_url(process, f"{url.removesuffix('/hubbub')}/hubbub/")
-        (finding,) = [finding for finding in findings if fragment in finding.text]
-        assert (finding.level, finding.remedy) == ("wrong", 'base_path = "/hubbub"')
-
-
-@pytest.mark.parametrize("prefix", ["", "/hubbub"], ids=["kept", "removed"])
-async def test_a_path_with_its_setting_needs_nothing(folder: Path, prefix: str) -> None:
-    variables = BEHIND_PROXY | {"public_url": "http://localhost", "base_path": "/hubbub", "allow_http": True}
-    process = HubProcess(folder)
-    try:
-        await process.start(**variables)
-        async with run_http_proxy(HttpProxy(hub_port=process.port, prefix=prefix)) as url:
-            address = f"{url.removesuffix('/hubbub')}/hubbub"
-            names = {f"HUBBUB_{name.upper()}": value for name, value in variables.items()}
-            report = await examine(folder, "--url", address, **names | {"HUBBUB_PUBLIC_URL": url.removesuffix(prefix)})
-    finally:
-        await process.kill()
-    assert report.problems == [] and "messages arrive" in str(report)
-
-
-async def test_an_untrusted_proxy_is_found(folder: Path) -> None:
-    """The remedy has its address."""
-    process = HubProcess(folder)
-    try:
-        await process.start(sign_in="true")
-        async with run_http_proxy(HttpProxy(hub_port=process.port)) as url:
-            report = await examine(folder, "--url", url, HUBBUB_SIGN_IN="true")
-    finally:
-        await process.kill()
-    assert report.find("is not trusted").remedy == 'trusted_proxies = ["127.0.0.1"]'
-
-
-@pytest.mark.parametrize(
-    ("sign_in", "level", "remedy"),
-    [("true", "wrong", 'trusted_proxies = ["ADDRESS"]'), ("false", "wrong", "sign_in = true")],
-)
-async def test_a_proxy_that_the_settings_do_not_know_is_seen(
-    folder: Path, sign_in: str, level: str, remedy: str
-) -> None:
-    """The running hub has counted its requests."""
-    process = HubProcess(folder)
-    try:
-        await process.start(sign_in=sign_in)
-        assert not (await examine(folder, HUBBUB_SIGN_IN=sign_in)).problems
-        async with aiohttp.ClientSession() as http:
-            async with http.get(f"{process.url}/health", headers={"X-Forwarded-For": "192.0.2.1"}) as response:
-                assert response.status == (200 if sign_in == "true" else 403)
-        finding = (await examine(folder, HUBBUB_SIGN_IN=sign_in)).find("1 requests came through a proxy")
-    finally:
-        await process.kill()
-    assert finding.level == level and finding.remedy.startswith(remedy)
-
-
-async def test_a_proxy_without_sign_in_is_refused(folder: Path) -> None:
-    process = HubProcess(folder)
-    try:
-        await process.start()
-        async with run_http_proxy(HttpProxy(hub_port=process.port)) as url:
-            report = await examine(folder, "--url", url)
-    finally:
-        await process.kill()
-    finding = report.find("the hub refuses requests that come through")
-    assert "a proxy passed this request on (X-Forwarded-For)" in finding.text and finding.remedy == "sign_in = true"
-
-
-async def test_an_address_that_cannot_be_reached_is_found(process: HubProcess) -> None:
-    """In one line, without a token."""
-    for url in ("ftp://localhost", "localhost:1", "http://", "http://localhost:1", "https://localhost:1"):
-        (text,) = wrongs(await try_url(process, url))
-        assert url in text and not re.search(r"Traceback|Error\(|hp_", text)
-
-
-async def test_the_way_can_be_tried_only_with_a_running_hub(folder: Path) -> None:
-    report = await examine(folder, "--url", "http://localhost:9")
-    assert report.find("no hub runs on the data folder data: start it first").level == "wrong"
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can change the owner of a folder")

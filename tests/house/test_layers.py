@@ -31,7 +31,10 @@ FOLDERS: dict[str, set[str]] = {
     "node": {"access.records", "delivery", "hosting", "protocols", "sessions", "storage"},
     "commands": {"access", "delivery", "hosting", "node", "protocols", "sessions", "storage"},
     "web": {"access", "commands", "protocols", "storage.records"},
-    "cli": {"access", "adapters.local_model", "client", "commands", "storage.log", "web.certificate", "web.server"},
+    "cli": {
+        *("access", "adapters.local_model", "client", "commands", "storage.log"),
+        *("web.app", "web.certificate", "web.jwt_sign_in", "web.server"),
+    },
     "": {"hosting.contract", "cli"},  # the package itself, which agent files import; and `python -m hub`
 }
 

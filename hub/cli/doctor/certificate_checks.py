@@ -59,9 +59,8 @@ def _shake_hands(server_context: ssl.SSLContext, file: Path, host: str | None) -
     return client.getpeercert() or {}
 
 
-def check_public_certificate(url: str) -> Iterator[Finding]:
+def check_public_certificate(address: URL) -> Iterator[Finding]:
     """Check the end of the certificate at a public address. The probes find one that is not valid."""
-    address = URL(url)
     if address.scheme != "https" or not address.host:
         return
     try:

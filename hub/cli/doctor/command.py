@@ -11,10 +11,12 @@ import click
 
 from hub.cli.calling import folder_options
 from hub.cli.doctor.findings import Finding, count_problems, print_findings
+from hub.cli.failures import CommandFailed
 from hub.cli.sources import load_sources
 from hub.cli.text import to_printable_json
 from hub.setting_sources import LoadedSettings
 from hub.settings import ConfigError
+from hub.storage.log import LogUnusable
 
 Check = Callable[[], Iterable[Finding]]
 
@@ -41,41 +43,53 @@ def run_doctor(url: str | None, is_json: bool, **flags: Any) -> None:
 
 
 def _examine(flags: dict[str, Any], url: str | None) -> Iterator[Finding]:
-    """Yield what is found. A file that this account cannot use is found once, and ends the check that needs it."""
+    """Yield what is found. What ends several checks, such as a file that cannot be read, is found once."""
     try:
         loaded_settings = load_sources(flags)
     except ConfigError as error:
         yield Finding("wrong", str(error))
         return
-    errors = set()
+    failures = set()
     for check in _list_checks(loaded_settings, url):
         try:
             yield from check()
-        except OSError as error:
-            text = f"{error.filename} cannot be used by this account: {error.strerror}"
-            if text not in errors:
-                yield Finding("wrong", text, "sudo -u ACCOUNT hubbub doctor, with the account of the hub")
-            errors.add(text)
+        except (OSError, LogUnusable, CommandFailed) as error:
+            failure = _describe_failure(error)
+            if failure not in failures:
+                yield failure
+            failures.add(failure)
+
+
+def _describe_failure(error: Exception) -> Finding:
+    if isinstance(error, PermissionError):
+        text = f"{error.filename} cannot be used by this account"
+        return Finding("wrong", text, "sudo -u ACCOUNT hubbub doctor, with the account of the hub")
+    if isinstance(error, OSError):
+        return Finding("wrong", f"{error.filename or 'the system'}: {error.strerror}")
+    return Finding("wrong", str(error))
 
 
 def _list_checks(loaded_settings: LoadedSettings, url: str | None) -> Iterator[Check]:
     from hub.access.doors import make_base_url  # here, so that --help does not load the hub
     from hub.cli.doctor.certificate_checks import check_certificate, check_public_certificate
-    from hub.cli.doctor.folder_checks import check_data_folder
-    from hub.cli.doctor.hub_checks import check_agents, check_log, check_running_hub
+    from hub.cli.doctor.folder_checks import check_agents_folder, check_data_folder
+    from hub.cli.doctor.hub_checks import check_agents, check_log, check_running_hub, check_start
     from hub.cli.doctor.machine import check_machine
-    from hub.cli.doctor.proxy_checks import check_proxy
     from hub.cli.doctor.setting_checks import check_settings
     from hub.observe.logging import log_to_stderr
 
     settings = loaded_settings.settings
     log_to_stderr("error", settings.log_format)
     yield partial(check_settings, loaded_settings)
-    for check in (check_machine, check_data_folder, check_certificate, check_agents, check_log, check_running_hub):
+    folder_checks = (check_data_folder, check_agents_folder, check_certificate)
+    for check in (check_start, check_machine, *folder_checks, check_agents, check_log, check_running_hub):
         yield partial(check, settings)
     if url is not None:
-        yield partial(check_proxy, settings, url)
-        yield partial(check_public_certificate, url)
+        from hub.cli.doctor.echo_client import parse_address
+        from hub.cli.doctor.proxy_checks import check_proxy
+
+        yield lambda: check_proxy(settings, parse_address(url))
+        yield lambda: check_public_certificate(parse_address(url))
     elif settings.public_url is not None:
         remedy = f"hubbub doctor --url {make_base_url(settings)}"
         yield lambda: [Finding("ok", "the way through the proxy was not tried", remedy)]

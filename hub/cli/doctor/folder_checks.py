@@ -1,6 +1,7 @@
 """Check the data folder: who can read it, on which disk it is, and how much space is left."""
 
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -16,7 +17,7 @@ MIN_FREE_FILES = 1000
 MOUNTS = Path("/proc/self/mountinfo")
 # SQLite's write-ahead log needs memory that all processes share, which these do not have.
 NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs")
-PRIVATE_NAMES = ("hub.db", "hub.db-wal", "hub.db-shm", "files", "control.sock", "model.log")
+PRIVATE_FILES = ("hub.db*", "files*", "control.sock", "model.log")
 
 
 def check_data_folder(settings: Settings) -> Iterator[Finding]:
@@ -62,19 +63,28 @@ def _check_modes(folder: Path) -> Iterator[Finding]:
     if sys.platform == "win32":
         return
     is_shared = bool(folder.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
-    open_names = [
-        name
-        for name in PRIVATE_NAMES
-        if is_shared and (folder / name).exists() and (folder / name).lstat().st_mode & 0o077
-    ]
-    if open_names:
-        paths = " ".join(str(folder / name) for name in open_names)
+    files = sorted(path for pattern in PRIVATE_FILES for path in folder.glob(pattern))
+    open_files = [str(path) for path in files if is_shared and path.lstat().st_mode & 0o077]
+    if open_files:
+        paths = shlex.join(open_files)
         yield Finding("wrong", f"other accounts can read {paths}, with all messages", f"chmod -R go-rwx {paths}")
     elif is_shared:
         mode = stat.S_IMODE(folder.stat().st_mode)
         yield Finding("advice", f"other accounts can list the data folder {folder} ({mode:o})", f"chmod 700 {folder}")
     else:
         yield Finding("ok", f"the data folder {folder} is private")
+
+
+def check_agents_folder(settings: Settings) -> Iterator[Finding]:
+    """Check that other accounts cannot change agents, whose code has the rights of the hub."""
+    if sys.platform == "win32":
+        return
+    folder = settings.agents
+    for path in (folder, *sorted(folder.glob("*"))):
+        if path.exists() and path.stat().st_mode & stat.S_IWOTH:
+            text = f"other accounts can change {path}, and so run code with the account of the hub"
+            yield Finding("wrong", text, f"chmod -R o-w {shlex.quote(str(folder))}")
+            return
 
 
 def _check_disk(folder: Path) -> Iterator[Finding]:

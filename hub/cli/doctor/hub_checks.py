@@ -19,12 +19,31 @@ from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines
 from hub.cli.scrape import find_label, find_value, read_control_metrics
 from hub.commands import table as commands
 from hub.commands.hub import Hub, open_hub
-from hub.settings import Settings
-from hub.storage.log import LogUnusable
+from hub.seams import Seams
+from hub.settings import ConfigError, Settings
+from hub.web.app import make_app
+from hub.web.jwt_sign_in import make_jwt_verifier
 
 MODEL_VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
 LONG_LAG_SECONDS = 1.0
 LOG_FILE = "hub.db"  # of the default log
+
+
+def check_start(settings: Settings) -> Iterator[Finding]:
+    """Check what the hub checks at its start: the settings `jwt_*`, and `base_path`."""
+    try:
+        make_app(open_hub(settings))
+        asyncio.run(_load_keys(settings))
+    except ConfigError as error:
+        yield Finding("wrong", str(error))
+
+
+async def _load_keys(settings: Settings) -> None:
+    """Read the keys of the issuer of tokens, if they are in a file. Raises ConfigError."""
+    verifier = make_jwt_verifier(settings, Seams())
+    if verifier is not None and settings.jwt_keys is not None and "://" not in settings.jwt_keys:
+        await verifier.open()
+        await verifier.close()
 
 
 def check_agents(settings: Settings) -> Iterator[Finding]:
@@ -70,17 +89,13 @@ def _has_engine() -> bool:
 
 
 def check_log(settings: Settings) -> Iterator[Finding]:
-    """Check the log for damage, if there is one."""
-    try:
-        for risk in _call(settings, lambda hub: commands.list_log_risks(hub, OPERATOR)):
-            yield Finding("advice", risk, "a newer Python, or a newer SQLite of the system")
-        if settings.log is None and not (settings.data / LOG_FILE).exists():
-            yield Finding("ok", "there is no log yet: the first start makes it")
-            return
-        lines = _call(settings, lambda hub: commands.check_data(hub, OPERATOR))
-    except LogUnusable as error:
-        yield Finding("wrong", str(error))
+    """Check the log for damage, if there is one. Raises LogUnusable."""
+    for risk in _call(settings, lambda hub: commands.list_log_risks(hub, OPERATOR)):
+        yield Finding("advice", risk, "a newer Python, or a newer SQLite of the system")
+    if settings.log is None and not (settings.data / LOG_FILE).exists():
+        yield Finding("ok", "there is no log yet: the first start makes it")
         return
+    lines = _call(settings, lambda hub: commands.check_data(hub, OPERATOR))
     for line in lines:
         yield Finding("wrong", f"damage in the log: {line}", "hubbub restore DIR, with a backup")
     if not lines:

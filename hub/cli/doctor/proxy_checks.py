@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import attrs
+from yarl import URL
 
 from hub.cli.doctor.echo_client import (
     PROTOCOL,
@@ -11,7 +12,6 @@ from hub.cli.doctor.echo_client import (
     ProbeFailed,
     name_servers,
     open_echo_client,
-    parse_address,
 )
 from hub.cli.doctor.findings import Finding
 from hub.cli.doctor.proxy_lines import (
@@ -31,7 +31,6 @@ from hub.cli.doctor.proxy_lines import (
 )
 from hub.cli.doctor.request_checks import CLIENT_HEADERS, check_answer
 from hub.cli.doctor.way import Way
-from hub.cli.failures import CommandFailed
 from hub.limits import MiB, format_size
 from hub.settings import Settings
 
@@ -40,17 +39,13 @@ SIGN_IN_STATUSES = (301, 302, 303, 307, 308, 401, 403)
 MIN_PAUSE_SECONDS = 0.5  # at the hub, of an upload that pauses for longer
 
 
-def check_proxy(settings: Settings, url: str) -> Iterator[Finding]:
-    """Send probes to the public address *url*. A hub must run on the data folder."""
-    try:
-        findings = asyncio.run(_collect_findings(settings, url))
-    except CommandFailed as error:
-        findings = [Finding("wrong", str(error))]
-    yield from findings
+def check_proxy(settings: Settings, url: URL) -> Iterator[Finding]:
+    """Send probes to the public address *url*. Raises CommandFailed if no hub runs on the data folder."""
+    yield from asyncio.run(_collect_findings(settings, url))
 
 
-async def _collect_findings(settings: Settings, url: str) -> list[Finding]:
-    async with open_echo_client(settings, parse_address(url)) as client:
+async def _collect_findings(settings: Settings, url: URL) -> list[Finding]:
+    async with open_echo_client(settings, url) as client:
         return [finding async for finding in _examine_way(client)]
 
 

@@ -1,15 +1,13 @@
 """Check the settings: what is unsafe, and what does not fit together."""
 
-import importlib.util
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
 from dotenv import dotenv_values
 
-from hub.access.doors import ANY_ADDRESS, check_bind, is_loopback
+from hub.access.doors import check_bind, is_loopback
 from hub.cli.doctor.findings import Finding
-from hub.extras import make_install_command
 from hub.setting_sources import ENV_FILE, LoadedSettings
 from hub.settings import ConfigError, Settings
 
@@ -25,7 +23,7 @@ def check_settings(loaded_settings: LoadedSettings) -> Iterator[Finding]:
     yield from _check_names(settings)
     yield from _check_proxies(settings)
     yield from _check_people(settings)
-    yield from _check_tokens(loaded_settings)
+    yield from _check_secrets(loaded_settings)
     yield from _check_metrics(settings)
     yield from _check_rest(loaded_settings)
 
@@ -54,8 +52,6 @@ def _check_names(settings: Settings) -> Iterator[Finding]:
     if settings.public_url is None and (is_open or settings.trusted_proxies):
         text = "public_url is not set: links for people lead to this machine, and the hub refuses its name in `Host`"
         yield Finding("wrong", text, 'public_url = "https://hub.example.com"')
-    elif settings.host in ANY_ADDRESS and not settings.hosts and settings.public_url is None:
-        yield Finding("wrong", "hosts is empty: the hub refuses every name in `Host`", 'hosts = ["hub.example.com"]')
     if settings.public_url is not None and settings.public_url.startswith("http://") and not settings.allow_http:
         if not is_loopback(settings.public_url.partition("://")[2].partition(":")[0]):
             text = f"public_url is {settings.public_url}, and browsers sign in over https only"
@@ -97,13 +93,9 @@ def _check_people(settings: Settings) -> Iterator[Finding]:
         yield Finding("advice", text, "serve the page with python3 -m http.server, and remove null")
 
 
-def _check_tokens(loaded_settings: LoadedSettings) -> Iterator[Finding]:
-    """Check what the tokens of an issuer need, and where secrets are."""
+def _check_secrets(loaded_settings: LoadedSettings) -> Iterator[Finding]:
+    """Check the secrets: how good they are, and who can read them."""
     settings = loaded_settings.settings
-    if settings.jwt_issuer and any(importlib.util.find_spec(name) is None for name in ("jwt", "cryptography")):
-        yield Finding("wrong", "jwt_issuer needs PyJWT and cryptography", make_install_command("jwt"))
-    if settings.jwt_keys and "://" not in settings.jwt_keys and not Path(settings.jwt_keys).is_file():
-        yield Finding("wrong", f"jwt_keys: there is no file {settings.jwt_keys}", 'jwt_keys = "FILE"')
     if settings.jwt_secret is not None and len(set(settings.jwt_secret)) < MIN_SECRET_SIGNS:
         text = "jwt_secret is weak: whoever guesses it can sign in as anybody"
         yield Finding("wrong", text, "at the issuer and here, a new one: openssl rand -hex 32")
@@ -118,7 +110,7 @@ def _check_tokens(loaded_settings: LoadedSettings) -> Iterator[Finding]:
     for name in (name for name, text in secrets.items() if not text):
         yield Finding("advice", f"{name} in {ENV_FILE} has no value", f"{name}=..., or no such line")
     for file in files:
-        if file.is_file() and file.stat().st_mode & 0o077:
+        if file.is_file() and file.stat().st_mode & 0o007:
             yield Finding("wrong", f"other accounts can read {file}, which has a secret", f"chmod 600 {file}")
 
 
