@@ -55,10 +55,13 @@ def is_trusted_proxy(peer: str, trusted_proxies: tuple[str, ...]) -> bool:
         return False
 
 
-def is_near(peer: str) -> bool:
-    """Return whether *peer* is an address of this machine or of a private network, where proxies are."""
+def is_forgotten_proxy(peer: str, trusted_proxies: tuple[str, ...]) -> bool:
+    """Return whether *peer* may be a proxy that is missing in *trusted_proxies*.
+
+    It is one of this machine or of a private network. A stranger connects from far, and would like to be trusted.
+    """
     try:
-        return _parse_address(peer).is_private
+        return _parse_address(peer).is_private and not is_trusted_proxy(peer, trusted_proxies)
     except ValueError:
         return False
 

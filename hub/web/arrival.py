@@ -4,7 +4,14 @@ import attrs
 from aiohttp import web
 
 from hub.access.doors import is_host_allowed, is_origin_allowed, make_origin
-from hub.access.proxies import ClientEndpoint, find_client, find_proxy_header, has_scheme, is_near, is_trusted_proxy
+from hub.access.proxies import (
+    ClientEndpoint,
+    find_client,
+    find_proxy_header,
+    has_scheme,
+    is_forgotten_proxy,
+    is_trusted_proxy,
+)
 from hub.access.remedies import add_client, describe_refused_header, host_hint, origin_hint, proxy_hint, show_value
 from hub.commands.hub import Hub
 from hub.errors import Refused
@@ -93,12 +100,9 @@ class Arrival:
         return Refused(add_client(describe_refused_header("Origin", origin, answer), client.address))
 
     def _is_own_for_peer(self, request: web.Request, origin: str) -> bool:
-        """Return whether the Origin would be the hub's own if the peer of the connection were a trusted proxy.
-
-        A stranger can connect from far, and would like to be trusted: a far peer never counts.
-        """
+        """Return whether the Origin would be the hub's own if the peer of the connection were a trusted proxy."""
         peer, trusted_proxies = request.remote or "", self.settings.trusted_proxies
-        if not is_near(peer) or is_trusted_proxy(peer, trusted_proxies):
+        if not is_forgotten_proxy(peer, trusted_proxies):
             return False
         client = find_client(peer, request.scheme, request.headers, (*trusted_proxies, peer))
         return is_origin_allowed(self.settings, origin, client.host)

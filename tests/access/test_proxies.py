@@ -6,7 +6,7 @@ import structlog
 from multidict import CIMultiDict
 from support.hub import Hub
 
-from hub.access.proxies import ClientEndpoint, find_client
+from hub.access.proxies import ClientEndpoint, find_client, is_forgotten_proxy
 
 PROXIES = ("10.0.0.0/8", "fd00::/8")
 PEER = "10.0.0.1"
@@ -130,6 +130,18 @@ def test_scheme_and_host_are_those_that_the_nearest_proxy_of_the_client_saw(
 ) -> None:
     """A proxy appends its value to a list, or replaces the list."""
     assert client(*lines) == (expected or ClientEndpoint("192.0.2.1", "https", "hub.example"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "expectation"),
+    [
+        *(("127.0.0.1", True), ("10.0.0.9", True), ("192.168.1.2", True), ("::1", True), ("fd00::7", True)),
+        *(("10.0.0.7", False), ("::ffff:10.0.0.7", False), ("8.8.8.8", False), ("2606:4700::1", False), ("", False)),
+    ],
+)
+def test_only_a_near_peer_may_be_a_proxy_that_the_settings_lack(peer: str, expectation: bool) -> None:
+    """No log line advises to trust a stranger."""
+    assert is_forgotten_proxy(peer, ("10.0.0.7",)) is expectation
 
 
 async def test_without_sign_in_a_request_through_a_proxy_is_refused(hub: Hub) -> None:

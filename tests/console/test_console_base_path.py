@@ -78,6 +78,19 @@ async def test_two_people_use_the_console_under_a_path(hub: Hub, browser: Browse
         assert proxy.foreign_paths == []
 
 
+async def test_the_console_works_under_a_path_that_the_hub_does_not_know(hub: Hub, browser: Browser) -> None:
+    """If the proxy removes the path. Only addresses that the hub writes in full are wrong then."""
+    hub.options |= {"sign_in": True, "trusted_proxies": ("127.0.0.1",)}
+    await hub.start()
+    async with PathProxy(hub.port, BASE, strips=True).running() as proxy:
+        hub.door.base_url = proxy.url
+        async with open_tab(browser, await commands.invite_person(hub.door, OPERATOR, "Ann")) as ann:
+            await ann.page.get_by_role("button", name="Sign in").click()
+            await expect_connected(ann.page)
+            assert ann.page.url.startswith(f"{proxy.url}/?")
+        assert proxy.foreign_paths == []
+
+
 async def write(page: Page, text: str) -> None:
     await page.get_by_role("textbox", name="Message", exact=True).fill(text)
     await page.keyboard.press("Enter")

@@ -215,7 +215,6 @@ async def make_ticket(
 async def test_the_python_client_and_the_terminal_take_an_address_with_a_path(
     under_path: Hub, tmp_path: Path, strips: bool
 ) -> None:
-    """A kept key is for one path: two hubs of one host have different keys."""
     async with PathProxy(under_path.port, BASE, strips).running() as proxy:
         key = await under_path.key("ann", role="admin")
         for url in (proxy.url, f"{proxy.url}/", f"{proxy.url.replace('http', 'ws')}/api/v1/ws"):
@@ -230,6 +229,18 @@ async def test_the_python_client_and_the_terminal_take_an_address_with_a_path(
         assert done.out == "hi \n"
         other = await run_hubbub(tmp_path, "sessions", HUBBUB_URL=f"{proxy.url}/more", XDG_CONFIG_HOME=tmp_path)
         assert other.code == 1 and "Traceback" not in other.err
+
+
+async def test_a_kept_key_is_for_one_path(under_path: Hub, tmp_path: Path) -> None:
+    """Two hubs of one host have different keys. An address with a slash at its end is the same one."""
+    urls = {"ann": f"{under_path.url}{BASE}/", "bob": under_path.url}
+    for name, url in urls.items():
+        key = await under_path.key(name)
+        assert (await run_hubbub(tmp_path, "login", url, text=key, XDG_CONFIG_HOME=tmp_path)).code == 0
+    logout = await run_hubbub(tmp_path, "logout", urls["bob"], XDG_CONFIG_HOME=tmp_path)
+    assert logout.out.startswith(f"the key of {under_path.url} is forgotten")
+    logout = await run_hubbub(tmp_path, "logout", f"{under_path.url}{BASE}", XDG_CONFIG_HOME=tmp_path)
+    assert logout.out.startswith(f"the key of {under_path.url}{BASE} is forgotten")
 
 
 # --- the setting ------------------------------------------------------------------------------------------------------
