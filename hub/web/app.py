@@ -30,7 +30,7 @@ from hub.web.counting import count_response
 from hub.web.doorkeeper import make_doorkeeper
 from hub.web.handshake import describe_http_1_0
 from hub.web.jwt_sign_in import JwtVerifier, make_jwt_verifier
-from hub.web.pages import console, javascript_client
+from hub.web.pages import console, javascript_client, python_client
 from hub.web.refusal_log import REFUSAL_LOG_KEY, RefusalLog
 from hub.web.routes import (
     API_PREFIX,
@@ -114,6 +114,7 @@ ROUTES = (
     *documents.ROUTES,
     *console.ROUTES,
     *javascript_client.ROUTES,
+    *python_client.ROUTES,
 )
 
 

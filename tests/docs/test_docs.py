@@ -66,6 +66,7 @@ BLOCK_KINDS = {
     ("sh", "operator"),
     ("sh", "server"),  # run by test_systemd_unit.py
     ("sh", "wheel"),  # run by test_bare_environment.py
+    ("sh", "client"),  # run by test_bare_client.py
     ("text", "traces"),  # run by test_tracing.py
     ("text", "banner"),  # run by test_operations.py, as is the next
     ("text", "nginx"),

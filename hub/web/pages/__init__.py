@@ -1,1 +1,1 @@
-"""Files for browsers: the console, and the JavaScript client."""
+"""Files for browsers and for programs: the console, and the two clients."""
