@@ -9,6 +9,7 @@ import attrs
 from hub.access.permissions import Action
 from hub.access.probes import ProbeReport
 from hub.commands.client import ClientHandle
+from hub.commands.complete import Conversation
 from hub.commands.directory import ForeignUser
 from hub.messages import (
     Auth,
@@ -67,7 +68,7 @@ ROWS: dict[str, Row] = {
     "chat": Row("write", lambda client, session: (make_chat(session), client)),
     "stream_chat": Row("write", lambda client, session: (make_chat(session), open_for_run)),
     "ask": Row("write", lambda client, session: (make_chat(session),)),
-    "complete": Row("use", lambda client, session: ("echo", "r1", "hello", ())),
+    "complete": Row("use", lambda client, session: ("echo", Conversation(run_id="r1", message="hello"))),
     "regenerate": Row("write", lambda client, session: (Regenerate(sessionId=session, messageId=MESSAGE), client)),
     "edit": Row("write", lambda client, session: (Edit(sessionId=session, messageId=MESSAGE, message="x"), client)),
     "fork": Row("write", lambda client, session: (Fork(sessionId=session, messageId=MESSAGE), client)),
