@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.process import run_hubbub
-from support.proxy_servers import CADDY, NGINX, ProxyKind, each_proxy, needs_proxy
+from support.proxy_servers import CADDY, HAPROXY, NGINX, ProxyKind, each_proxy, needs_proxy
 from support.sites import Site, open_site
 
 from hub.cli.doctor.findings import Finding
@@ -80,8 +80,10 @@ async def test_the_lines_of_the_doctor_mend_a_bare_proxy(kind: ProxyKind, tmp_pa
     assert wrong_texts(findings) == [] and lines
 
 
+HAPROXY_LINE = "http-response del-header X-Hubbub-Echo"
 CADDY_ENCODE = "\tencode {\n\t\tgzip\n\t\tminimum_length 1\n\t}\n"
-STREAM_MISTAKES = [
+ANSWER_MISTAKES = [
+    (HAPROXY, {"backend hubbub\n": f"backend hubbub\n    {HAPROXY_LINE}\n"}, "headers of the hub's", "del-header"),
     (
         NGINX,
         {"proxy_buffering off;": "proxy_ignore_headers X-Accel-Buffering;"},
@@ -96,17 +98,18 @@ STREAM_MISTAKES = [
 
 @pytest.mark.parametrize(
     ("kind", "edits", "fragment", "remedy"),
-    [pytest.param(*mistake, marks=needs_proxy(mistake[0])) for mistake in STREAM_MISTAKES],
+    [pytest.param(*mistake, marks=needs_proxy(mistake[0])) for mistake in ANSWER_MISTAKES],
 )
-async def test_changed_streams_and_bodies_are_found(
+async def test_changed_answers_and_bodies_are_found(
     kind: ProxyKind, edits: dict[str, str], fragment: str, remedy: str, tmp_path: Path
 ) -> None:
-    """With the line for this proxy alone."""
+    """If the proxy names itself, with the line for this proxy alone."""
     async with open_site(tmp_path, kind, edits, host=HOST) as site:
         findings = await examine(site)
     (finding,) = [finding for finding in findings if fragment in finding.text]
-    assert finding.remedy.startswith(f"in {NAMES[kind.name]}: ") and remedy in finding.remedy
-    assert "\n" not in finding.remedy
+    names = [NAMES[kind.name]] if kind is not HAPROXY else list(NAMES.values())
+    assert [line.partition(": ")[0] for line in finding.remedy.splitlines()] == [f"in {name}" for name in names]
+    assert remedy in finding.remedy
 
 
 @needs_proxy(NGINX)

@@ -103,6 +103,11 @@ SCHEME = ProxyLines(
     caddy="header_up X-Forwarded-Proto {scheme}",
     haproxy="http-request set-header X-Forwarded-Proto https if { ssl_fc }",
 )
+RESPONSE_HEADERS = ProxyLines(
+    nginx="remove proxy_hide_header and proxy_ignore_headers",
+    caddy="remove header_down",
+    haproxy="remove http-response del-header",
+)
 UNBUFFERED = ProxyLines(
     nginx="proxy_buffering off;",
     caddy="flush_interval -1",

@@ -8,7 +8,7 @@ from hub.access.probes import ProbeReport
 from hub.access.proxies import is_trusted_proxy
 from hub.cli.doctor.echo_client import RequestAnswer
 from hub.cli.doctor.findings import Finding
-from hub.cli.doctor.proxy_lines import CLIENT_ADDRESS, HOST, HTTP_1_1, SCHEME, pass_header
+from hub.cli.doctor.proxy_lines import CLIENT_ADDRESS, HOST, HTTP_1_1, RESPONSE_HEADERS, SCHEME, pass_header
 from hub.cli.doctor.way import Way
 
 MAX_CLOCK_DIFFERENCE = 60.0
@@ -26,7 +26,7 @@ def check_answer(way: Way, answer: RequestAnswer) -> Iterator[Finding]:
     for check in (_check_refusal, _check_request, _check_address, _check_headers, _check_client):
         yield from check(way, answer.report)
     if answer.report.refusal is None:
-        yield from _check_response(answer)
+        yield from _check_response(way, answer)
 
 
 def _check_refusal(way: Way, report: ProbeReport) -> Iterator[Finding]:
@@ -54,9 +54,6 @@ def _check_address(way: Way, report: ProbeReport) -> Iterator[Finding]:
     if way.path != way.settings.base_path:
         text = f"the address has the path {way.path or '/'}, but base_path is {way.settings.base_path or 'not set'}"
         yield Finding("wrong", f"{text}: pages and links of the hub lead elsewhere", f'base_path = "{way.path}"')
-    path = way.client.echo_url.path
-    if report.path not in (path, path.removeprefix(way.path)):
-        yield Finding("wrong", f"the path {path} arrives as {report.path}", "let the proxy pass the path on")
     if way.settings.public_url not in (None, way.client.origin) and way.settings.is_sign_in_on:
         text = f"public_url is {way.settings.public_url}: links for people lead there, not to {way.url}"
         yield Finding("advice", text, f'public_url = "{way.client.origin}"')
@@ -98,10 +95,10 @@ def _check_client(way: Way, report: ProbeReport) -> Iterator[Finding]:
         yield Finding("ok", f"the client is {report.address}, over {report.scheme}, at {report.host}")
 
 
-def _check_response(answer: RequestAnswer) -> Iterator[Finding]:
+def _check_response(way: Way, answer: RequestAnswer) -> Iterator[Finding]:
     headers = answer.headers
     if headers.get("X-Hubbub-Echo") != "1" or "hubbub-echo=1" not in ", ".join(headers.getall("Set-Cookie", ())):
-        yield Finding("wrong", "headers of the hub's responses are lost: the proxy removes them")
+        yield way.wrong("headers of the hub's responses are lost: the proxy removes them", RESPONSE_HEADERS)
     try:
         difference = parsedate_to_datetime(headers.get("Date", "")).timestamp() - time.time()
     except (TypeError, ValueError):
