@@ -82,7 +82,8 @@ def _list_checks(loaded_settings: LoadedSettings, url: str | None) -> Iterator[C
     log_to_stderr("error", settings.log_format)
     yield partial(check_settings, loaded_settings)
     folder_checks = (check_data_folder, check_agents_folder, check_certificate)
-    for check in (check_start, check_machine, *folder_checks, check_agents, check_log, check_running_hub):
+    yield check_machine
+    for check in (check_start, *folder_checks, check_agents, check_log, check_running_hub):
         yield partial(check, settings)
     if url is not None:
         from hub.cli.doctor.echo_client import parse_address

@@ -12,7 +12,7 @@ from hub.access.doors import is_loopback
 from hub.access.principal import OPERATOR
 from hub.adapters.local_model import MODEL_FILE
 from hub.cli.doctor.findings import Finding, Level
-from hub.cli.doctor.machine import compare_descriptors
+from hub.cli.doctor.machine import check_descriptors, compare_descriptors
 from hub.cli.failures import CommandFailed
 from hub.cli.model import ENGINE_NAME, is_verified
 from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines
@@ -111,6 +111,7 @@ def check_running_hub(settings: Settings) -> Iterator[Finding]:
         return
     if metrics is None:
         yield Finding("ok", "no hub runs on this data folder")
+        yield from check_descriptors(settings)
         return
     version = find_label(metrics, "hubbub_build_info", "version")
     if version != __version__:

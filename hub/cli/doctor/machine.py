@@ -25,13 +25,12 @@ CLOCK_ERROR = 5  # TIME_ERROR of adjtimex(2): nothing keeps the clock right
 OLDEST_TIME = 1_767_225_600  # the start of 2026: this version did not exist before
 
 
-def check_machine(settings: Settings) -> Iterator[Finding]:
+def check_machine() -> Iterator[Finding]:
     """Check all that does not depend on the folders of the hub."""
     yield from _check_python()
     yield from _check_packages()
     yield from _check_extensions()
     yield from _check_account()
-    yield from _check_descriptors(settings)
     yield from _check_clock()
 
 
@@ -82,8 +81,8 @@ def _check_account() -> Iterator[Finding]:
         yield Finding("advice", text, "run the hub with an account of its own: useradd --system --create-home hubbub")
 
 
-def _check_descriptors(settings: Settings) -> Iterator[Finding]:
-    """Compare the limit of this process with the connections that the hub accepts."""
+def check_descriptors(settings: Settings) -> Iterator[Finding]:
+    """Compare the limit of this process with the connections that the hub accepts. A running hub may have another."""
     if sys.platform == "win32":
         return
     import resource
