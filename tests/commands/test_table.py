@@ -8,7 +8,7 @@ from hub.access.principal import LOCAL, NOBODY, Principal
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle
 from hub.errors import Draining, HubError, Unauthenticated
-from hub.messages import COMMANDS, Page, PageRequest, Ping
+from hub.messages import COMMANDS, ChatWithRequest, Page, PageRequest, Ping
 from hub.storage.log import LogUnusable
 from hub.web.websocket import SOCKETS_KEY
 
@@ -29,9 +29,9 @@ def test_each_use_case_has_a_row_here() -> None:
 
 
 def test_each_command_of_a_socket_has_a_use_case() -> None:
-    """All but `ping`, which needs no permission."""
+    """All but `ping`, which needs no permission. Protocols of other packages may also send chats with requests."""
     known = {*commands.CLIENT_USE_CASES, *commands.NOTICE_USE_CASES}
-    assert known | {Ping} == set(COMMANDS.values())
+    assert known | {Ping} == {*COMMANDS.values(), ChatWithRequest}
     assert {*commands.CLIENT_USE_CASES.values(), *commands.NOTICE_USE_CASES.values()} <= {*commands.USE_CASES.values()}
 
 
