@@ -17,9 +17,11 @@ from support.waiting import PATIENCE, eventually
 
 from hub.errors import AgentError
 from hub.ids import Key
+from hub.messages import Chunk, Event, RunFinished
 from hub.node.expiring import expire_events
 from hub.node.history import read_history
 from hub.protocols import openai_chat
+from hub.protocols.openai_chat import AnswerForm, OpenAIStream
 from hub.protocols.openai_errors import openai_error_of
 
 MODEL = '''
@@ -363,6 +365,15 @@ async def test_the_usage_of_an_agent_that_counts_nothing_is_an_estimate(
         **request, extra_body=session, stream=True, stream_options={"include_usage": True}
     )
     assert [chunk async for chunk in stream][-1].usage.to_dict() == usage
+
+
+def test_text_that_is_sent_twice_counts_once() -> None:
+    """Delivery translates an event again if it starts anew from the log."""
+    stream = OpenAIStream(AnswerForm(model="main", wants_usage=True), "r")
+    stream.out_frame_bytes = 1000
+    for body, seq in ((Chunk("m", "12345678", 0), 1), (Chunk("m", "12345678", 0), 1), (RunFinished("m", "end_turn"), 2)):
+        data = stream.event(Event("main", "r", body, "s", "e", seq, 1))
+    assert b'"completion_tokens":2' in data
 
 
 async def post_completion(hub: Hub, body: dict[str, Any]) -> tuple[int, list[Any]]:

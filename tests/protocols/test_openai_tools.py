@@ -15,7 +15,7 @@ from support.waiting import PATIENCE
 from hub.ids import Key
 from hub.node.history import read_history
 
-# Thinks, calls a tool of its own, then two tools of the client; answers the results.
+# Thinks, calls two tools of its own, one of which has no result, then two of the client; answers the results.
 CALLER = """
 from hub import Reasoning, ToolCallArgs, ToolCallEnd, ToolCallResult, ToolCallStart, agent
 
@@ -32,6 +32,8 @@ async def caller(run):
     yield ToolCallArgs("own", "{}")
     yield ToolCallEnd("own")
     yield ToolCallResult("own", "found")
+    yield ToolCallStart("own-2", "note")
+    yield ToolCallEnd("own-2")
     for call_id, name, pieces in (("c1", "weather", ('{"city"', ': "Rome"}')), ("c2", "now", ())):
         yield ToolCallStart(call_id, name)
         for piece in pieces:
