@@ -371,7 +371,11 @@ def test_text_that_is_sent_twice_counts_once() -> None:
     """Delivery translates an event again if it starts anew from the log."""
     stream = OpenAIStream(AnswerForm(model="main", wants_usage=True), "r")
     stream.out_frame_bytes = 1000
-    for body, seq in ((Chunk("m", "12345678", 0), 1), (Chunk("m", "12345678", 0), 1), (RunFinished("m", "end_turn"), 2)):
+    for body, seq in (
+        (Chunk("m", "12345678", 0), 1),
+        (Chunk("m", "12345678", 0), 1),
+        (RunFinished("m", "end_turn"), 2),
+    ):
         data = stream.event(Event("main", "r", body, "s", "e", seq, 1))
     assert b'"completion_tokens":2' in data
 
