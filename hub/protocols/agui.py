@@ -1,4 +1,4 @@
-"""AG-UI: read requests of AG-UI clients, and translate one run of the hub to AG-UI events.
+"""AG-UI: translate one run of the hub to AG-UI events.
 
 When a run of the hub asks a question, the run of AG-UI ends; the answer begins a new run of AG-UI, which continues the
 same run of the hub.
@@ -7,26 +7,21 @@ same run of the hub.
 import asyncio
 from collections.abc import Callable
 from time import time
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import attrs
-import msgspec
 import orjson
 
-from hub.errors import BadFrame
-from hub.limits import Limits
 from hub.messages import (
     Body,
     Chunk,
     Custom,
     Event,
-    Id,
     Interrupt,
     InterruptResolved,
     MessageRemoved,
     Progress,
     Reasoning,
-    ReplyStatus,
     RunError,
     RunFinished,
     RunStarted,
@@ -38,48 +33,21 @@ from hub.messages import (
     ToolCallEnd,
     ToolCallResult,
     ToolCallStart,
+    Usage,
     WholeMessage,
 )
-from hub.messages.parts import Parts, TextPart
-from hub.protocols.agui_messages import OpenMessages, find_message_after, find_open_message, make_turn
-from hub.protocols.reading import check_parts, split_error
+from hub.protocols.agui_messages import (
+    Opening,
+    Openings,
+    add_parts,
+    find_items,
+    find_message_after,
+    find_open_message,
+    make_ends,
+    make_turn,
+)
+from hub.protocols.agui_request import make_call_id, make_result_id
 from hub.protocols.sse import RunStream, http_chunk
-
-
-class ResumeEntry(msgspec.Struct):
-    """AG-UI's answer to a question."""
-
-    interruptId: Id
-    status: ReplyStatus
-    payload: Any = None
-
-
-class RunInput(msgspec.Struct):
-    """The fields of AG-UI's RunAgentInput that the hub uses. Of `messages`, the hub reads only the last one."""
-
-    example: ClassVar[str] = '{"threadId":"s1","runId":"r1","messages":[{"role":"user","content":"hello"}]}'
-    threadId: Id
-    runId: Id
-    messages: Annotated[list[dict[str, Any]], msgspec.Meta(examples=[[{"role": "user", "content": "hello"}]])]
-    resume: list[ResumeEntry] | None = None
-
-
-def read_message(messages: list[dict[str, Any]], limits: Limits) -> tuple[str, Parts | None]:
-    """Return the text and the parts of the last message; the parts are None if it is only text. Raises BadFrame."""
-    last_message = messages[-1] if messages else {}
-    content = last_message.get("content")
-    if last_message.get("role") != "user" or not isinstance(content, (str, list)):
-        raise BadFrame("the last of the messages must have the role user, and text or parts as its content")
-    if isinstance(content, str):
-        return content, None
-    try:
-        check_parts(content, limits)
-        parts = msgspec.convert(content, Parts)
-    except ValueError as error:
-        problem, field = split_error(error, Parts)
-        raise BadFrame(f"bad content of the last message: {problem} - at `${field}`") from None
-    texts = [part.text for part in parts if isinstance(part, TextPart)]
-    return "".join(texts), parts if len(texts) < len(parts) else None
 
 
 class AguiStream(RunStream):
@@ -94,7 +62,9 @@ class AguiStream(RunStream):
 
     def __init__(self, run_id: str, client_run_id: str, thread_id: str, cursor_event: Event | None = None) -> None:
         super().__init__(run_id)
-        self._open_messages = OpenMessages(find_message_after(cursor_event) if cursor_event is not None else None)
+        # The steps and tool calls that were open at the cursor are not known.
+        self._is_resumed = cursor_event is not None
+        self._openings = Openings(Opening(find_message_after(cursor_event) if cursor_event is not None else None))
         self.client_run_id, self.thread_id = client_run_id, thread_id
         self.end_seq: int | None = None
         self.end_event = asyncio.Event()
@@ -108,20 +78,32 @@ class AguiStream(RunStream):
     def translate_pieces(self, event: Event, pieces: list[Body]) -> list[dict[str, Any]]:
         if self.end_seq is not None and event.seq > self.end_seq:
             return []
-        previous, objects = self._open_messages.find_before(event), list[dict[str, Any]]()
+        (previous, items), objects = self._openings.find_before(event), list[dict[str, Any]]()
         for body in pieces:
             message = find_open_message(body, previous)
-            objects += make_turn(previous, message, event.ts) + self.translate(event, body)
+            objects += make_turn(previous, message, event.ts)
             previous = message
+            body = self._rename_call(body)
+            items, is_valid = find_items(body, items)
+            translation = self.translate(event, body) if is_valid or self._is_resumed else []
+            if isinstance(body, MessageRemoved) or (translation and translation[0]["type"] == "RUN_FINISHED"):
+                objects += make_ends(items, event.ts)
+                items = ()
+            objects += translation
         if isinstance(event.body, WholeMessage):
-            objects += make_turn(previous, None, event.ts)
+            objects += add_parts(make_turn(previous, None, event.ts), event.body.parts)
             previous = None
-        self._open_messages.note(event.seq, previous)
+        self._openings.note(event.seq, Opening(previous, items))
         return objects
 
     def can_resume_after(self, event: Event) -> bool:
         """Return False for an `interrupt_resolved` within a message: the event does not say which message is open."""
-        return not isinstance(event.body, InterruptResolved) or self._open_messages.find_before(event) is None
+        return not isinstance(event.body, InterruptResolved) or self._openings.find_before(event).message is None
+
+    def _rename_call(self, body: Any) -> Any:
+        """Replace the agent's id of a tool call by the one for clients."""
+        call_id = getattr(body, "toolCallId", None)
+        return body if call_id is None else attrs.evolve(body, toolCallId=make_call_id(call_id, self.run_id))
 
     def translate(self, event: Event, body: Any) -> list[dict[str, Any]]:
         if isinstance(body, Interrupt) and self.end_seq is None and self.is_question_open(body.id):
@@ -142,8 +124,11 @@ def _translate_text(body: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _translate_tool_result(body: ToolCallResult) -> tuple[str, dict[str, Any]]:
-    fields = {"messageId": f"{body.toolCallId}-result", "toolCallId": body.toolCallId, "content": body.content}
-    return "TOOL_CALL_RESULT", fields | {"role": "tool"}
+    """AG-UI has no fields for an error and for the file of a large result: they are in the metadata."""
+    fields = {"messageId": make_result_id(body.toolCallId), "toolCallId": body.toolCallId, "content": body.content}
+    values = {"isError": body.isError, "fileId": body.fileId, "size": body.size}
+    metadata = {name: value for name, value in values.items() if value is not None}
+    return "TOOL_CALL_RESULT", fields | {"role": "tool"} | ({"metadata": metadata} if metadata else {})
 
 
 def _translate_as(kind: str) -> Callable[[Any], tuple[str, dict[str, Any]]]:
@@ -165,10 +150,20 @@ AGUI_ERROR_TEXTS = {
 
 def _translate_end(body: RunFinished) -> tuple[str, dict[str, Any]]:
     """Translate the end of a run. For the stop reason `error`, nothing is sent: RUN_ERROR was sent before."""
+    usage = _make_usage(body.usage)
     if body.stopReason in AGUI_ERROR_TEXTS:
-        return "RUN_ERROR", {"message": AGUI_ERROR_TEXTS[body.stopReason], "code": body.stopReason}
-    outcome = {"outcome": {"type": "cancelled"}} if body.stopReason == "cancelled" else {}
-    return "RUN_FINISHED" if body.stopReason != "error" else "", {"result": {"stopReason": body.stopReason}} | outcome
+        return "RUN_ERROR", {"message": AGUI_ERROR_TEXTS[body.stopReason], "code": body.stopReason} | usage
+    outcome = {"type": "cancelled" if body.stopReason == "cancelled" else "success"}
+    kind = "RUN_FINISHED" if body.stopReason != "error" else ""
+    return kind, {"result": {"stopReason": body.stopReason}, "outcome": outcome} | usage
+
+
+def _make_usage(usage: Usage | None) -> dict[str, Any]:
+    """Return the field `usage`, or nothing if the agent has counted nothing."""
+    if usage is None or (usage.inputTokens is None and usage.outputTokens is None):
+        return {}
+    counts = {name: value for name, value in attrs.asdict(usage).items() if value is not None}
+    return {"usage": [counts | ({"totalTokens": sum(counts.values())} if len(counts) == 2 else {})]}
 
 
 # Each function returns the type and the fields of the AG-UI event. If the type is empty, nothing is sent.

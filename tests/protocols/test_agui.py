@@ -198,6 +198,12 @@ def resume_request(
     return body
 
 
+def run_call_id(hub: Hub, call_id: str) -> str:
+    """Return the id that clients get for a call of the only run of the session."""
+    (run,) = hub.node.sessions[Key("t1")].schedule.active_runs
+    return f"{call_id}-{run}"
+
+
 def question(run_events: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the only question at the end of a run."""
     assert run_events[-1]["type"] == "RUN_FINISHED" and run_events[-1]["outcome"]["type"] == "interrupt"
@@ -214,7 +220,7 @@ async def test_a_question_ends_an_ag_ui_run_and_its_answer_starts_the_next(hub: 
     assert {name: asks[name] for name in asks if name != "id"} == {
         "reason": "input_required",
         "message": "Sure?",
-        "toolCallId": "c1",
+        "toolCallId": run_call_id(hub, "c1"),
         "responseSchema": {"type": "boolean"},
     }
     second = await events(hub, "asks", resume_request(asks, "run-2"))
@@ -229,7 +235,7 @@ async def test_a_question_ends_an_ag_ui_run_and_its_answer_starts_the_next(hub: 
         "resolved True. ",
         "cancelled None.",
     ]
-    assert third[-1]["result"] == {"stopReason": "end_turn"} and "outcome" not in third[-1]
+    assert third[-1]["result"] == {"stopReason": "end_turn"} and third[-1]["outcome"] == {"type": "success"}
     (notice,) = [event["value"] for event in second if event["type"] == "CUSTOM"]
     assert notice["interruptId"] == asks["id"] and notice["payload"] is True and notice["resolvedBy"]["id"] == "local"
 
@@ -287,7 +293,7 @@ async def test_a_stream_does_not_end_with_a_question_that_has_an_answer(hub: Hub
         await socket.until_type("ok")
     rest = await events(hub, "asks", run_request("Sure?"), **{"Last-Event-ID": first[-1]["id"]})
     assert text(first) + text(rest) == "Well. resolved 1. resolved 2."
-    assert rest[-1]["type"] == "RUN_FINISHED" and "outcome" not in rest[-1]
+    assert rest[-1]["type"] == "RUN_FINISHED" and rest[-1]["outcome"] == {"type": "success"}
 
 
 async def test_concurrent_questions_come_one_after_the_other(hub: Hub) -> None:

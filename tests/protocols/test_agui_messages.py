@@ -27,6 +27,7 @@ from hub.messages import (
     RunError,
     RunFinished,
     RunStarted,
+    StepFinished,
     StepStarted,
     WholeMessage,
 )
@@ -59,22 +60,24 @@ def translate(log: Sequence[Event], cursor_event: Event | None = None) -> list[d
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> list[Event]:
+def runs(draw: st.DrawFn, open_kinds: tuple[str, ...] = ()) -> list[Event]:
     """Make the log of a run: messages in pieces, reasoning, whole messages, and other events."""
     bodies: list[Body] = [RunStarted("m0")]
     for number in range(draw(st.integers(0, 8))):
-        kind = draw(st.sampled_from(("text", "reasoning", "whole", "step")))
+        kind = draw(st.sampled_from(("text", "reasoning", "whole", "step", *open_kinds)))
         pieces = draw(st.lists(st.sampled_from(("a", "bc")), min_size=1, max_size=4))
         if kind == "text":
             bodies += [Chunk(f"m{number}", piece, len("".join(pieces[:at]))) for at, piece in enumerate(pieces)]
         elif kind == "reasoning":
             bodies += [Reasoning(piece, f"m{number}") for piece in pieces]
+        elif kind == "step":
+            bodies += [StepStarted(f"s{number}"), StepFinished(f"s{number}")]
         else:
             bodies.append(WholeMessage(f"m{number}", pieces[0]) if kind == "whole" else StepStarted("x"))
     return make_log([*bodies, RunFinished("m0", "end_turn")])
 
 
-@given(runs(), st.data())
+@given(runs(("open step",)), st.data())
 def test_events_that_are_read_again_give_the_same_messages(log: list[Event], data: st.DataObject) -> None:
     """Delivery may translate an event, drop it, and read it again in a page, whose chunks are merged."""
     stream, received, place = AguiStream("r1", "run-1", "s1"), b"", 0

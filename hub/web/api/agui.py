@@ -5,11 +5,12 @@ gets the same run. The stream of a repeated request continues after its `Last-Ev
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import msgspec
 from aiohttp import web
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle
@@ -23,12 +24,16 @@ from hub.errors import (
     PrincipalQuotaExceeded,
     SessionDeleted,
     StorageUnavailable,
+    ToolCallAnswered,
+    ToolsUnsupported,
     UnknownAgent,
     UnknownInterrupt,
+    UnknownToolCall,
 )
 from hub.limits import Limits
-from hub.messages import Chat, Event, Resume
-from hub.protocols.agui import AguiStream, RunInput, read_message
+from hub.messages import Chat, ChatWithRequest, Event, Resume
+from hub.protocols.agui import AguiStream
+from hub.protocols.agui_request import RunInput, make_hub_request, read_input, read_messages
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, limits_of
@@ -49,7 +54,8 @@ async def post_agui(request: web.Request) -> web.StreamResponse:
     """
     hub, principal = request.app[HUB_KEY], principal_of(request)
     agent = await commands.get_working_agent(hub, principal, request.match_info["id"])
-    run_input = await bodies.read_body(request, RunInput, limits_of(request).conversation_bytes)
+    body = await bodies.read_fields(request, RunInput.example, limits_of(request).conversation_bytes)
+    run_input = read_input(body, limits_of(request))
     cursor = read_last_event_id(request)
     async with EventStream(request) as stream:
         with RunOwnership() as ownership:
@@ -60,18 +66,37 @@ async def post_agui(request: web.Request) -> web.StreamResponse:
                 follow_run = partial(commands.follow_run, hub, principal, run_input.threadId, run_id, start)
                 await follow_run(run_stream.open, cursor, ownership)
             else:
-                chat = _make_chat(run_input, agent.agentId, limits_of(request))
-                await commands.stream_chat(hub, principal, chat, run_stream.open, cursor, ownership)
+                stream_chat = partial(commands.stream_chat, hub, principal)
+                chats = _make_chats(run_input, agent.agentId, limits_of(request))
+                await _send_first(chats, lambda chat: stream_chat(chat, run_stream.open, cursor, ownership))
             await stream.serve(run_stream.wait_until_over)
             ownership.is_over = run_stream.has_question
     return stream.response
 
 
-def _make_chat(run_input: RunInput, agent_id: str, limits: Limits) -> Chat:
-    message, parts = read_message(run_input.messages, limits)
-    return Chat(
-        message=message, parts=parts, agentId=agent_id, sessionId=run_input.threadId, clientMsgId=run_input.runId
+def _make_chats(run_input: RunInput, agent_id: str, limits: Limits) -> list[Chat]:
+    """Return the chat for a request. If it has results before its text, a chat without them follows."""
+    new_input = read_messages(run_input.messages, limits)
+    chat = ChatWithRequest(
+        message=new_input.text,
+        parts=(*new_input.late_results, *new_input.parts) or None,
+        agentId=agent_id,
+        sessionId=run_input.threadId,
+        clientMsgId=run_input.runId,
+        request=make_hub_request(run_input),
     )
+    return [chat, replace(chat, parts=new_input.parts or None)] if new_input.late_results else [chat]
+
+
+async def _send_first(chats: list[Chat], send: Callable[[Chat], Awaitable[object]]) -> None:
+    """Send the first chat. If the session does not wait for its results, send the next one."""
+    for chat in chats[:-1]:
+        try:
+            await send(chat)
+            return
+        except (UnknownToolCall, ToolCallAnswered, IdReused):
+            pass
+    await send(chats[-1])
 
 
 class _HubRunStream:
@@ -123,7 +148,8 @@ ROUTES = (
         query=AguiQuery,
         headers={"Last-Event-ID": LastEventId},
         raises=(
-            *(UnknownAgent, UnknownInterrupt, AgentBroken, AlreadyResolved, IdReused),
+            *(UnknownAgent, UnknownInterrupt, UnknownToolCall, ToolsUnsupported, AgentBroken),
+            *(AlreadyResolved, ToolCallAnswered, IdReused),
             *(SessionDeleted, Busy, PrincipalQuotaExceeded, Draining, StorageUnavailable),
         ),
     ),

@@ -1,0 +1,173 @@
+"""Read the requests of AG-UI clients: the new message or tool results, tools, and what the client shares."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import attrs
+import msgspec
+import orjson
+
+from hub.errors import BadFrame
+from hub.limits import Limits
+from hub.messages import Id, ReplyStatus, Request, Tool
+from hub.messages.parts import Parts, TextPart, ToolResultPart
+from hub.protocols.reading import check_parts, convert, split_error
+
+# AG-UI's package for Python also writes the names of fields in this form.
+SNAKE_CASE_NAMES = {
+    "thread_id": "threadId",
+    "run_id": "runId",
+    "forwarded_props": "forwardedProps",
+    "interrupt_id": "interruptId",
+    "tool_call_id": "toolCallId",
+    "mime_type": "mimeType",
+}
+RUN_SUFFIX = re.compile(r"-r_[0-9a-z]+\Z")
+
+
+class ResumeEntry(msgspec.Struct):
+    """AG-UI's answer to a question."""
+
+    interruptId: Id
+    status: ReplyStatus
+    payload: Any = None
+
+
+class ClientTool(msgspec.Struct):
+    """A tool that the client runs. `parameters` is a JSON Schema."""
+
+    name: str
+    description: str = ""
+    parameters: Any = None
+
+
+class RunInput(msgspec.Struct):
+    """The fields of AG-UI's RunAgentInput that the hub uses. Of `messages`, the hub reads only what is new at the end.
+
+    The names of the fields may also be in snake_case.
+    """
+
+    example: ClassVar[str] = '{"threadId":"s1","runId":"r1","messages":[{"role":"user","content":"hello"}]}'
+    threadId: Id
+    runId: Id
+    messages: Annotated[list[dict[str, Any]], msgspec.Meta(examples=[[{"role": "user", "content": "hello"}]])]
+    tools: list[ClientTool] | None = None
+    state: Any = None
+    context: list[dict[str, Any]] | None = None
+    forwardedProps: Any = None
+    resume: list[ResumeEntry] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class NewInput:
+    """What is new in the messages of a request: a text with its *parts*, or only results, which are parts too.
+
+    *late_results* are the results just before the text. The session may have them already.
+    """
+
+    text: str = ""
+    parts: Parts = ()
+    late_results: Parts = ()
+
+
+def make_call_id(call_id: str, run_id: str) -> str:
+    """Return the id of a tool call for AG-UI's clients, who need ids that are unique in the thread.
+
+    Agents and models use their ids again in each run.
+    """
+    return f"{call_id}-{run_id}"
+
+
+def read_call_id(client_call_id: str) -> str:
+    """Return the agent's own id of a tool call; make_call_id() made the client's id."""
+    return RUN_SUFFIX.sub("", client_call_id)
+
+
+def make_result_id(client_call_id: str) -> str:
+    """Return the id of the message with a result that the agent has given itself."""
+    return f"{client_call_id}-result"
+
+
+def read_input(body: dict[str, Any], limits: Limits) -> RunInput:
+    """Return the request in a body. Raises BadId or BadFrame."""
+    fields = _rename(body)
+    if isinstance(entries := fields.get("resume"), list):
+        fields["resume"] = [_rename(entry) for entry in entries]
+    return convert(fields, RunInput, limits, "body")
+
+
+def make_hub_request(run_input: RunInput) -> Request:
+    """Return what the client asks for beside its message. Clients send `{}` for a state and props that are empty."""
+    return Request(
+        tools=tuple(map(_make_tool, run_input.tools or ())),
+        state=None if run_input.state == {} else run_input.state,
+        context=tuple(run_input.context or ()),
+        forwarded=None if run_input.forwardedProps == {} else run_input.forwardedProps,
+    )
+
+
+def _make_tool(tool: ClientTool) -> Tool:
+    parameters = tool.parameters if isinstance(tool.parameters, dict) else None
+    return Tool(name=tool.name, description=tool.description, parameters=parameters)
+
+
+def read_messages(messages: list[dict[str, Any]], limits: Limits) -> NewInput:
+    """Return what is new at the end: a user's message, or the results of tool calls. Raises BadFrame."""
+    camel_messages = [_rename(message) for message in messages]
+    last = camel_messages[-1] if camel_messages else {}
+    if last.get("role") == "user" and isinstance(last.get("content"), (str, list)):
+        text, parts = _read_content(last["content"], limits)
+        return NewInput(text=text, parts=parts or (), late_results=_read_results(camel_messages[:-1], limits))
+    if last.get("role") == "tool" and (results := _read_results(camel_messages, limits)):
+        return NewInput(parts=results)
+    raise BadFrame("the last of the messages must be a user's, with text or parts, or the result of a client's tool")
+
+
+def _read_results(messages: list[dict[str, Any]], limits: Limits) -> Parts:
+    """Return the results at the end of the messages, without those that the agent has given itself."""
+    results: list[ToolResultPart] = []
+    for message in reversed(messages):
+        if message.get("role") != "tool":
+            break
+        call_id, content = message.get("toolCallId"), message.get("content")
+        if not isinstance(call_id, str) or not isinstance(content, (str, list)):
+            raise BadFrame("a message with the role tool needs toolCallId, and text or parts as its content")
+        if message.get("id") != make_result_id(call_id):
+            results.append(_make_result(read_call_id(call_id), content, message.get("error"), limits))
+    return tuple(reversed(results))
+
+
+def _make_result(call_id: str, content: str | list[Any], error: Any, limits: Limits) -> ToolResultPart:
+    text, parts = _read_content(content, limits)
+    if parts is not None:  # the hub's results are text
+        text = orjson.dumps(content).decode()
+    if not isinstance(error, str):
+        return ToolResultPart(call_id, text)
+    return ToolResultPart(call_id, text or error, isError=True)
+
+
+def _read_content(content: str | list[Any], limits: Limits) -> tuple[str, Parts | None]:
+    """Return the text and the parts of a content; the parts are None if it is only text."""
+    if isinstance(content, str):
+        return content, None
+    try:
+        check_parts(content, limits)
+        parts = msgspec.convert([_rename_part(part) for part in content], Parts)
+    except ValueError as error:
+        problem, field = split_error(error, Parts)
+        raise BadFrame(f"bad content of the last message: {problem} - at `${field}`") from None
+    texts = [part.text for part in parts if isinstance(part, TextPart)]
+    return "".join(texts), parts if len(texts) < len(parts) else None
+
+
+def _rename_part(part: Any) -> Any:
+    fields = _rename(part)
+    return fields | {"source": _rename(fields["source"])} if isinstance(fields, dict) and "source" in fields else fields
+
+
+def _rename(fields: Any) -> Any:
+    """Return a JSON object with the names of its fields in camelCase, and any other value as it is."""
+    if not isinstance(fields, Mapping):
+        return fields
+    return {SNAKE_CASE_NAMES.get(name, name): value for name, value in fields.items()}
