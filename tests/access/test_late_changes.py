@@ -244,6 +244,27 @@ async def test_the_invites_of_a_session_that_another_made_meanwhile_are_not_list
         assert isinstance(await reading, UnknownSession)
 
 
+async def test_a_member_who_is_removed_during_a_deletion_deletes_no_file(house: House) -> None:
+    """The file stays, and the error is that for a missing one."""
+    door = house.hub.door
+    bob = await door.directory.authenticate(house.keys["bob"])
+    async with await commands.upload(door, bob, "s1", "notes.txt", "text/plain") as upload:
+        await upload.write(b"x")
+        file = await upload.save()
+    calls, find = 0, house.hub.node.log.files.find
+
+    async def find_and_remove(file_id: str) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # the permission was checked
+            await house.give("bob", None)
+        return await find(file_id)
+
+    house.hub.node.log.files.find = find_and_remove  # type: ignore[method-assign]
+    error = await error_of(commands.delete_file(door, bob, file.fileId))
+    assert error is not None and error.code == "unknown_file" and await find(file.fileId) is not None
+
+
 async def test_a_key_that_is_revoked_during_the_handshake_opens_no_connection(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,8 @@ async def test_the_files_of_a_chat_are_uploaded_before_it(driver: Driver, hub: H
     await driver.do("ask", id=2, sessionId="s1", message="second")
     assert (await driver.until("answer", id=1))["text"] == "image; document a.txt: alpha; image b.png: B; first []"
     assert (await driver.until("answer", id=2))["text"] == "second []"
+    messages = [await driver.until_event("user_message") for _ in range(2)]
+    assert [message["content"] for message in messages] == ["first", "second"]
     assert [file["name"] for file in await driver.result_of("files", sessionId="s1")] == ["a.txt", "b.png"]
     await driver.close()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from support.documents import ROOT
+from support.documents import DOCS, ROOT
 from support.hub import Hub
 from support.waiting import PATIENCE
 
@@ -82,6 +82,10 @@ def test_the_metadata_fits_the_files(wheel: zipfile.ZipFile) -> None:
     assert f"\nName: hubbub-client\nVersion: {hubbub.__version__}\n" in metadata
     assert all(f"\nRequires-Dist: {name}" in metadata for name in CLIENT_PACKAGES)
     assert "hub/py.typed" in wheel.namelist() and not any("web" in name for name in wheel.namelist())
+
+
+def test_the_page_has_the_name_of_the_last_release() -> None:
+    assert ".dev" in hubbub.__version__ or WHEEL_NAME in DOCS["clients-python"].read_text(encoding="utf-8")
 
 
 async def test_a_program_chats_with_the_modules_of_the_wheel(hub: Hub, tmp_path: Path) -> None:

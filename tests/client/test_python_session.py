@@ -182,3 +182,16 @@ async def test_the_client_unsubscribes_after_the_last_reader(reader: Hub) -> Non
         other.leave()
         await client.session("s3")
         assert set(connection.subscriptions) == {"s2", "s3"}
+
+
+async def test_the_end_of_a_session_object_leaves_the_subscription_of_another(reader: Hub) -> None:
+    """Also if no program reads its events."""
+    async with connect(address(reader.port)) as client, asyncio.timeout(PATIENCE):
+        session, other = await client.session("s1", agent="reader"), await client.session("s1", agent="main")
+        other.leave()
+        await client.session("s2")
+        (connection,) = reader.node.registry.connections
+        assert set(connection.subscriptions) == {"s1", "s2"}
+        session.leave()
+        await client.session("s3")
+        assert set(connection.subscriptions) == {"s2", "s3"}

@@ -20,6 +20,14 @@ const isEnd = (event) => event.type === 'run_finished'
 const first = hub.session('s1', { agent: 'gated' })
 const firstEvents = record(first)
 await once(first, 'subscribed')
+const group = hub.subscribe({ agentId: 'gated' })
+const groupEvents = []
+const reading = (async () => {
+  for await (const event of group) {
+    groupEvents.push(event)
+    if (groupEvents.filter(isEnd).length === 3) break
+  }
+})()
 writeFileSync(gate, '')
 await first.ask(gate)
 const running = first.chat(gate + '-2')
@@ -53,18 +61,10 @@ checks['the first object gets all events once'] = text(firstEvents) === 'one two
 checks['a late object gets the complete answer'] = text(lateEvents) === 'one two'
 checks['the first object is not told of the others'] = repeated === 0
 
-// A group gets each event once, however many objects read it.
-const group = hub.subscribe({ agentId: 'gated' })
-const groupEvents = []
-const reading = (async () => {
-  for await (const event of group) {
-    groupEvents.push(event)
-    if (isEnd(event)) break
-  }
-})()
+// A group gets each event once, however many objects read it, and from where.
 await late.chat(gate, { agent: 'gated' }).text()
 await reading
-checks['a group gets the events once'] = text(groupEvents) === 'one two' && isDense(groupEvents)
+checks['a group gets the events once'] = text(groupEvents) === 'one twoone twoone two' && isDense(groupEvents)
 
 // A listener may close its object, and others, while an event is passed on.
 late.on('event', () => { late.close(); old.close() })
