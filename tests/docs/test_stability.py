@@ -33,6 +33,7 @@ def test_no_public_name_of_the_last_release_is_gone() -> None:
         "python hub.client.connect",
         "javascript connect",
         "javascript Session.ask",
+        "javascript useHubbub",
     ],
 )
 def test_the_list_has_the_names_of_each_interface(line: str) -> None:
@@ -45,7 +46,7 @@ def test_each_interface_of_the_page_links_to_its_chapter() -> None:
     table = [row for row in rows(DOCS["stability"]) if len(row) == 3 and "](" in row[0]]
     assert len(table) >= 9
     assert {page for row in table for page in re.findall(r"\((\w[\w-]*)\.md", row[0])} == {
-        *("protocol", "api", "agents", "clients", "clients-python", "start", "operations")
+        *("protocol", "api", "agents", "clients", "react", "clients-python", "start", "operations")
     }
 
 

@@ -23,7 +23,7 @@ from hub.setting_sources import LIMIT_TYPES, SETTING_TYPES
 from hub.web.app import ROUTES
 
 SURFACE_FILE = ROOT / "tests" / "docs" / "surface.txt"
-TYPES_FILE = ROOT / "hub" / "client_js" / "client.d.ts"
+TYPES_FILES = [ROOT / "hub" / "client_js" / name for name in ("client.d.ts", "react.d.ts")]
 
 
 def list_surface() -> set[str]:
@@ -60,7 +60,7 @@ def _exports() -> Iterator[str]:
 
 
 def _javascript() -> Iterator[str]:
-    text = re.sub(r"/\*\*.*?\*/", "", TYPES_FILE.read_text(), flags=re.DOTALL)
+    text = "".join(re.sub(r"/\*\*.*?\*/", "", file.read_text(), flags=re.DOTALL) for file in TYPES_FILES)
     for kind, name, body in re.findall(
         r"^export (\w+) (\w+)(.*?)(?=^export|^interface|\Z)", text, re.MULTILINE | re.DOTALL
     ):
