@@ -673,7 +673,14 @@ async def test_the_client_is_served(hub: Hub) -> None:
 def test_the_hub_serves_all_modules_of_the_client_as_one_file() -> None:
     """The file has each class and function once, and imports nothing: it can be saved beside a program."""
     text = CLIENT_FILES["/client.js"][1].decode()
-    modules = [path for path in CLIENT_FOLDER.glob("*.js") if path.name != "client.js"]
+    entry, modules = CLIENT_FOLDER / "client.js", set[Path]()
+    paths = [entry]
+    while paths:
+        path = paths.pop()
+        modules.add(path)
+        imports = re.findall(r"^(?:import|export) .+ from '\./(.+)'", path.read_text(), re.M)
+        paths += {CLIENT_FOLDER / name for name in imports} - modules
+    modules.remove(entry)
     names = [
         name for path in modules for name in re.findall(r"^export (?:class|function) (\w+)", path.read_text(), re.M)
     ]
