@@ -49,7 +49,7 @@ package: .venv/.test-$(KEY) ## install the wheel into a bare environment, and ru
 clients: .venv/.test-$(KEY) ## run clients of other projects from PyPI and npm; ARGS='-k NAME' runs one
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
-proxies: .venv/.test-$(KEY) ## run nginx, Caddy and HAProxy before a hub, and slowhttptest against it, 4 minutes
+proxies: .venv/.test-$(KEY) ## test nginx, Caddy and HAProxy in front of a hub, and attack it with slowhttptest, 4 minutes
 	$(BIN)/python -m pytest -n 2 tests/proxies $(ARGS)
 
 torture-short: .venv/.test-$(KEY) ## test kills, stops, power cuts, bad disks and bad agents for 3 minutes
