@@ -8,7 +8,7 @@ import pytest
 from support.browser import CHROMIUM
 from support.proxy_servers import ProxyKind, each_proxy
 from support.site_console import use_console
-from support.sites import Site, open_site, sign_in
+from support.sites import Site, check_chats, open_site, sign_in
 
 # Edits of each file for the path /hubbub/, which the proxy passes on, or removes.
 NGINX_LOCATION = {"location / {": "location /hubbub/ {"}
@@ -34,16 +34,8 @@ EDITS: Mapping[tuple[str, str], Mapping[str, str]] = {
 }
 
 
-async def check_requests(site: Site) -> None:
-    """Check a request and a WebSocket of a program, and of a browser."""
-    async with site.open_program() as http:
-        chat = {"agentId": "echo", "message": "one two"}
-        async with http.post(f"{site.api}/sessions/path/chat?wait=true", json=chat) as response:
-            assert (response.status, (await response.json())["content"]) == (200, "one two ")
-        client = await site.connect(http, "?sessionId=path&afterSeq=0")
-        await client.until_done()
-        assert client.text() == "one two "
-        await client.ws.close()
+async def check_sign_in(site: Site) -> None:
+    """Sign a browser in, and open a WebSocket with its cookie."""
     async with site.open_http() as http:
         status, cookie = await sign_in(site, http, site.origin)
         assert status == 200 and "Secure" in cookie
@@ -62,7 +54,8 @@ async def has_answer_of_hub(http: aiohttp.ClientSession, url: str) -> bool:
 async def test_the_hub_works_under_a_path(kind: ProxyKind, way: str, tmp_path: Path) -> None:
     """The proxy passes the path on, or removes it. Other paths do not lead to the hub."""
     async with open_site(tmp_path, kind, EDITS[kind.name, way], base_path="/hubbub") as site:
-        await check_requests(site)
+        await check_chats(site)
+        await check_sign_in(site)
         async with site.open_http() as http:
             assert await has_answer_of_hub(http, f"{site.url}/health")
             assert not await has_answer_of_hub(http, f"{site.origin}/health")

@@ -121,6 +121,18 @@ async def sign_in(
         return response.status, response.headers.get("Set-Cookie", "")
 
 
+async def check_chats(site: Site) -> None:
+    """Chat by a request, and read the answer on a WebSocket."""
+    async with site.open_program() as http:
+        chat = {"agentId": "echo", "message": "one two"}
+        async with http.post(f"{site.api}/sessions/chats/chat?wait=true", json=chat) as response:
+            assert (response.status, (await response.json())["content"]) == (200, "one two ")
+        client = await site.connect(http, "?sessionId=chats&afterSeq=0")
+        await client.until_done()
+        assert client.text() == "one two "
+        await client.ws.close()
+
+
 @asynccontextmanager
 async def open_site(
     folder: Path, kind: ProxyKind, edits: Mapping[str, str] | None = None, host: str = HOST, **settings: Any

@@ -1,19 +1,20 @@
-"""nginx with fewer lines than in deploy/nginx/hubbub.conf, as people write it."""
+"""nginx and Caddy with fewer lines than in deploy/, as people write them."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
+import attrs
 import pytest
 from support.browser import needs_browser
-from support.proxy_servers import NGINX, needs_proxy
+from support.documents import DOCS, of_kind
+from support.proxy_servers import CADDY, NGINX, needs_proxy
 from support.site_console import use_console
-from support.sites import Site, open_site, sign_in
+from support.sites import Site, check_chats, open_site, sign_in
 
 from hub.web.sign_in import SECURE_COOKIE
-
-pytestmark = needs_proxy(NGINX)
 
 # A `location` with nothing but `proxy_pass`: HTTP/1.0, the address of the hub as Host, and no word of the client.
 BARE = {
@@ -43,6 +44,7 @@ async def check_sign_in(site: Site) -> None:
             assert response.status == 401
 
 
+@needs_proxy(NGINX)
 async def test_requests_by_http_1_0_are_answered_and_streams_are_refused_with_the_lines(tmp_path: Path) -> None:
     """By `proxy_pass` alone. The log names the cause and the lines, because a browser does not show the answer."""
     async with open_site(tmp_path, NGINX, BARE) as site, site.open_program() as http:
@@ -59,6 +61,7 @@ async def test_requests_by_http_1_0_are_answered_and_streams_are_refused_with_th
         await check_sign_in(site)
 
 
+@needs_proxy(NGINX)
 @pytest.mark.parametrize("name", EDITS)
 async def test_people_sign_in(name: str, tmp_path: Path) -> None:
     """`trusted_proxies` and `public_url` tell the hub what such a proxy does not."""
@@ -66,8 +69,39 @@ async def test_people_sign_in(name: str, tmp_path: Path) -> None:
         await check_sign_in(site)
 
 
+@needs_proxy(NGINX)
 @needs_browser
 @pytest.mark.parametrize("name", EDITS)
 async def test_the_console_works(name: str, tmp_path: Path) -> None:
     async with open_site(tmp_path, NGINX, EDITS[name]) as site:
         await use_console(site)
+
+
+@needs_proxy(NGINX)
+async def test_nginx_signs_people_in_with_the_lines_of_the_page(tmp_path: Path) -> None:
+    """By a password. What a client writes into the header has no effect."""
+    (block,) = of_kind(DOCS["operations"], "text", "nginx")
+    users = tmp_path / "users"
+    users.write_text("ann:{PLAIN}secret\n")
+    lines = block.text.replace("/etc/nginx/hubbub.users", str(users))
+    edits = {"proxy_pass http://hubbub;": f"proxy_pass http://hubbub; {lines}"}
+    async with open_site(tmp_path, NGINX, edits, user_header="X-Forwarded-User") as site, site.open_http() as http:
+        headers = {"X-Forwarded-User": "root"}
+        async with http.get(f"{site.api}/me", headers=headers) as response:
+            assert response.status == 401
+        headers["Authorization"] = aiohttp.encode_basic_auth("ann", "secret")
+        async with http.get(f"{site.api}/me", headers=headers) as response:
+            assert (response.status, (await response.json())["name"]) == (200, "ann")
+
+
+@needs_proxy(CADDY)
+async def test_caddy_needs_one_line(tmp_path: Path) -> None:
+    """The one of "Going public in ten lines"."""
+    (block,) = of_kind(DOCS["operations"], "sh", "server")
+    (line,) = (line for line in block.lines if "Caddyfile" in line)
+    host, directive = shlex.split(line)[1].split("\\n")[:2]
+    file = tmp_path / "Caddyfile"
+    file.write_text(f"\n{host} {{\n{directive}\n}}\n")
+    async with open_site(tmp_path, attrs.evolve(CADDY, file=file)) as site:
+        await check_chats(site)
+        await check_sign_in(site)
