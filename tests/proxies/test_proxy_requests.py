@@ -97,9 +97,8 @@ async def test_the_hub_knows_the_address_of_the_client(site: Site) -> None:
         client = await site.connect(http, headers=FORGED_HEADERS)
         await client.ws.close()
     address = re.compile(r"address=127\.0\.0\.7\b")
-    lines = [line for line in site.hub.output_lines if address.search(line)]
-    await eventually(lambda: any("WebSocket closed" in line and address.search(line) for line in site.hub.output_lines))
-    assert any("path=/api/v1/me" in line for line in lines) and any("WebSocket opened" in line for line in lines)
+    for event in ("path=/api/v1/me", "WebSocket opened", "WebSocket closed"):
+        await eventually(lambda: any(event in line and address.search(line) for line in site.hub.output_lines))
     assert "192.0.2.66" not in site.hub.log and "evil.example" not in site.hub.log
 
 

@@ -33,6 +33,7 @@ async def tasks(message: str):
     return str(len(asyncio.all_tasks()))
 """
 MESSAGE = "one two three four five six seven eight nine ten"
+CHAT_SECONDS = 0.1  # between two chats on one connection, which has a rate limit
 MIN_ANSWERS = 20  # an attack may end early
 CAP = Limits().address_connections
 # A connection that reads a file has a descriptor for the file, too. Refused sockets are open for another moment.
@@ -181,6 +182,7 @@ async def test_a_client_with_the_address_of_an_attack_keeps_its_connection(tmp_p
             await client.send(type="chat", agentId="echo", message=MESSAGE)
             await client.until_done()
             assert client.text() == f"{MESSAGE} "
+            await asyncio.wait([running], timeout=CHAT_SECONDS)
         await client.ws.close()
         assert await running == ALL_CLOSED
         async with neighbour.get(f"{target.hub.url}/health") as response:
