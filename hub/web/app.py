@@ -1,5 +1,6 @@
 """The aiohttp application: its routes, its middlewares, and CORS."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -44,7 +45,7 @@ from hub.web.routes import (
     make_error_headers,
 )
 from hub.web.trace_headers import trace_middleware
-from hub.web.websocket import SOCKETS_KEY, SocketQuery, close_socket, serve_websocket
+from hub.web.websocket import SOCKET_END_KEY, SOCKETS_KEY, SocketQuery, close_socket, serve_websocket
 
 log = structlog.get_logger()
 
@@ -214,7 +215,7 @@ def make_app(hub: Hub, routes: tuple[Route, ...] = ROUTES) -> web.Application:
     app = web.Application(middlewares=middlewares)
     app[HUB_KEY] = hub
     app[REFUSAL_LOG_KEY] = RefusalLog()
-    app[SOCKETS_KEY] = {}
+    app[SOCKETS_KEY], app[SOCKET_END_KEY] = {}, asyncio.Event()
     hub.close_socket = partial(close_socket, app)
     app[documents.ROUTES_KEY] = routes
     _add_routes(app, routes, hub.settings.base_path)

@@ -1,6 +1,7 @@
 """The WebSocket route: opens connections, passes their frames to the intake, and cleans up after them."""
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 
 import structlog
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 
 SocketTable = dict[Intake, WebSocket]
 SOCKETS_KEY: web.AppKey[SocketTable] = web.AppKey("sockets", dict)
+SOCKET_END_KEY = web.AppKey("socket_end", asyncio.Event)  # set when a handler of a WebSocket has ended
 
 
 class SocketQuery(Struct):
@@ -76,6 +78,7 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
             socket_log.close(client.close_code)
         count_close(client.hub.counters.door, client.close_code)
         del request.app[SOCKETS_KEY][intake]
+        request.app[SOCKET_END_KEY].set()
         error = ws.exception()
         if error is not None:  # break the cycle: the traceback refers to the socket, and the socket to the error
             error.__traceback__ = error.__context__ = None
@@ -180,17 +183,26 @@ async def _open(client: ClientHandle, query: SocketQuery, is_welcome: bool) -> N
 def close_socket(app: web.Application, client: ClientHandle, error: HubError) -> bool:
     """Send the error and a close frame to a client, without waiting. Return False if it has no WebSocket.
 
-    The handler of the socket goes on reading until the answer of the peer, at most `close_seconds`. aiohttp's close()
-    would not wait for that answer, because the handler is reading.
+    The handler of the socket goes on reading until the answer of the peer, at most `close_seconds`.
     """
     if not any(intake.client is client for intake in app[SOCKETS_KEY]):
         return False
     client.connection.answer(build_error(error))
-    client.write(close_frame(error.close_code, error.code))
-    client.note_close(error.close_code)
-    client.stop_delivery()  # no frame may follow the close frame
+    _send_close_frame(client, error.close_code, error.code)
     asyncio.get_running_loop().call_later(client.hub.limits.close_seconds, client.abort)
     return True
+
+
+def _send_close_frame(client: ClientHandle, code: int, reason: str = "") -> None:
+    """Send a close frame without waiting.
+
+    aiohttp's close() would close the transport at once if a handler is reading, and not wait for the answer of the
+    peer. Behind a proxy, the peer would then learn of the lost connection together with the close frame.
+    """
+    client.has_ended = True
+    client.write(close_frame(code, reason))
+    client.note_close(code)
+    client.stop_delivery()  # no frame may follow the close frame
 
 
 async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
@@ -198,16 +210,22 @@ async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
 
     Cancel all unfinished commands, also the commands of disconnected clients, and wait for their end.
     """
-    seconds = hub.limits.close_seconds
     sockets: SocketTable = app[SOCKETS_KEY].copy()
-    hub.stop_delivery()  # no frame may follow the close frame
     for intake in sockets:
-        intake.client.note_close(code)
-    close_tasks = [asyncio.create_task(close_websocket(ws, code, seconds)) for ws in sockets.values()]
-    if close_tasks:
-        await asyncio.wait(close_tasks, timeout=seconds)
+        if not intake.client.is_closed:
+            _send_close_frame(intake.client, code)
+    hub.stop_delivery()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(hub.limits.close_seconds):
+            await _wait_for_handlers(app, sockets)
     for intake in sockets:
         intake.client.abort()
         intake.cancel()
-    await asyncio.gather(*close_tasks, return_exceptions=True)
     await asyncio.gather(*(intake.wait_until_finished() for intake in sockets))
+
+
+async def _wait_for_handlers(app: web.Application, sockets: SocketTable) -> None:
+    """Wait until the handlers of all *sockets* have ended."""
+    while any(intake in app[SOCKETS_KEY] for intake in sockets):
+        app[SOCKET_END_KEY].clear()
+        await app[SOCKET_END_KEY].wait()

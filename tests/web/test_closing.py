@@ -5,6 +5,7 @@ import socket
 import struct
 from typing import Any
 
+import aiohttp
 import pytest
 import structlog
 from support.hub import Hub
@@ -198,6 +199,24 @@ async def test_a_hub_that_stops_closes_with_1012(hub: Hub) -> None:
     closing = asyncio.create_task(close_all_sockets(hub.app, hub.door, 1012))
     assert await client.wait_closed() == 1012
     await asyncio.wait_for(closing, PATIENCE)
+
+
+async def test_a_hub_that_stops_waits_for_the_answers_of_its_clients(hub: Hub) -> None:
+    """Until then, it keeps the connections open (RFC 6455, 7.1.1): a proxy passes the loss on with the close frame."""
+    await hub.start(close_seconds=PATIENCE)
+    with await asyncio.to_thread(open_websocket, hub.port, WS) as sock:
+        closing = asyncio.create_task(close_all_sockets(hub.app, hub.door, 1012))
+        await read_until(sock, struct.pack("!H", 1012))
+        async with aiohttp.ClientSession() as http, http.get(f"{hub.url}/health"):
+            pass  # the hub has done its other work
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+        assert not closing.done()
+        sock.setblocking(True)
+        await asyncio.to_thread(sock.sendall, client_frame(struct.pack("!H", 1012), 8))
+        assert await read_to_end(sock) == []
+        await asyncio.wait_for(closing, PATIENCE)
 
 
 async def test_a_client_that_sends_while_the_hub_stops_is_closed_with_1012(hub: Hub) -> None:
