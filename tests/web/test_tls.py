@@ -215,6 +215,7 @@ async def test_plain_http_gets_a_clean_close(process: HubProcess, files: Certifi
         async with asyncio.timeout(PATIENCE):
             assert b"HTTP" not in await reader.read()
         writer.close()
+    await eventually(lambda: "TLS handshake failed" in process.log)
     lines = [line for line in process.output_lines if "TLS handshake failed" in line]
     assert len(lines) == 1 and "HTTP_REQUEST" in lines[0] and "https://" in lines[0]
     assert "Traceback" not in process.log
