@@ -11,6 +11,7 @@ SLEEPERS = {
     ("adapters/local_model.py", "_keep_alive"): "the pause before the next start of a child that died",
     ("adapters/chat_agent.py", "answer"): "the pause between two requests to a model's endpoint",
     ("cli/top/live.py", "_read_often"): "the pause before the next reading of the metrics",
+    ("client/files.py", "_upload_with_retries"): "the pause before the next try",
     ("client/link.py", "run"): "the pause before the next connection",
     ("client/pages.py", "read"): "the pause before the next try",
     ("commands/housekeeping.py", "_run"): "the pause before the next run of the periodic tasks",
