@@ -4,6 +4,7 @@ import { HubError } from './errors.js'
 /** @typedef {{ resolve: (result: IteratorResult<any>) => void, reject: (error: Error) => void }} WaitingRead */
 
 const MAX_UNREAD_EVENTS = 10_000
+const MAX_UNREAD_CHARS = 16 * 1024 ** 2 // of the texts of these events
 
 /** The queue behind an async iterator. If a reader lets it fill up, it is closed with the error `slow_reader`. */
 export class EventQueue {
@@ -11,6 +12,7 @@ export class EventQueue {
   #onClose
   /** @type {Frame[]} */
   #events = []
+  #chars = 0 // of the texts of #events
   /** @type {Error | undefined} */
   #error
   /** @type {WaitingRead[]} */
@@ -26,10 +28,16 @@ export class EventQueue {
     if (this.isClosed) return
     const read = this.#waitingReads.shift()
     if (read) read.resolve({ value: event, done: false })
-    else if (this.#events.push(event) > MAX_UNREAD_EVENTS) {
-      this.#events = []
-      this.close(new HubError('slow_reader', `${MAX_UNREAD_EVENTS} events were not read: read them faster`))
+    else {
+      this.#chars += textLength(event)
+      if (this.#events.push(event) > MAX_UNREAD_EVENTS || this.#chars > MAX_UNREAD_CHARS) this.#overflow()
     }
+  }
+
+  #overflow() {
+    const count = this.#events.length
+    this.#events = []
+    this.close(new HubError('slow_reader', `${count} events were not read: read them faster`))
   }
 
   /**
@@ -49,7 +57,10 @@ export class EventQueue {
   /** @returns {Promise<IteratorResult<any>>} */
   async next() {
     const event = this.#events.shift()
-    if (event) return { value: event, done: false }
+    if (event) {
+      this.#chars -= textLength(event)
+      return { value: event, done: false }
+    }
     if (this.#error) {
       const error = this.#error
       this.#error = undefined
@@ -75,3 +86,6 @@ export class EventQueue {
     return this
   }
 }
+
+/** @param {Frame} event */
+const textLength = ({ content, delta }) => (typeof (content ?? delta) === 'string' ? (content ?? delta).length : 0)

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
 from playwright.async_api import Browser
-from support.browser import Tab, needs_browser
+from support.browser import Tab, needs_browser, serve_other_origin
 from support.hub import Hub
-from support.node import NODE_FOLDER, SCRIPTS, needs_node, run_node
+from support.node import NODE_FOLDER, SCRIPTS, install_packages, needs_node, run_node
+from support.scripted import Peer, scripted
 
-from hub.limits import MiB
+from hub.limits import KiB, MiB
 
 GATED = """
 import asyncio, pathlib
@@ -34,11 +36,12 @@ import {{ checkUploads }} from './uploads.mjs'
 
 console.log(JSON.stringify(await checkUploads(connect(process.argv[2], {{ WebSocket }}), {SIZE})))
 """
+UPLOADS = (SCRIPTS / "uploads.mjs").read_text()
 UPLOADS_IN_A_PAGE = """
-async ([source, size]) => {
-  const { connect } = await import('/client.js')
+async ([source, size, hubUrl, token]) => {
+  const { connect } = await import(hubUrl + '/client.js')
   const { checkUploads } = await import(URL.createObjectURL(new Blob([source], { type: 'text/javascript' })))
-  return await checkUploads(connect(), size)
+  return await checkUploads(connect(hubUrl.replace(/^http/, 'ws') + '/api/v1/ws', { token }), size)
 }
 """
 
@@ -73,6 +76,55 @@ async def test_uploads_in_a_browser(hub: Hub, browser: Browser) -> None:
     await hub.start(file_bytes=SIZE)
     tab = Tab(await browser.new_page())
     await tab.page.goto(f"{hub.url}/health")
-    source = (SCRIPTS / "uploads.mjs").read_text()
-    checks = await tab.page.evaluate(UPLOADS_IN_A_PAGE, [source, SIZE])
+    checks = await tab.page.evaluate(UPLOADS_IN_A_PAGE, [UPLOADS, SIZE, hub.url, None])
     assert checks == {name: True for name in checks} and len(checks) > 12
+
+
+@needs_browser
+async def test_uploads_from_a_page_of_another_origin(hub: Hub, browser: Browser) -> None:
+    """With sign-in: the browser asks the hub for each method, and the requests have the token."""
+    hub.agent("reader.py", READER)
+    hub.options["sign_in"] = True
+    await hub.start(file_bytes=SIZE)
+    async with serve_other_origin("") as address:
+        tab = Tab(await browser.new_page())
+        await tab.page.goto(address)
+        checks = await tab.page.evaluate(UPLOADS_IN_A_PAGE, [UPLOADS, SIZE, hub.url, await hub.key("ann")])
+        assert checks == {name: True for name in checks} and len(checks) > 12
+
+
+SLOW_PROGRAM = """
+import WebSocket from 'ws'
+import { connect } from './client.js'
+
+const [url, last] = process.argv.slice(2)
+const hub = connect(url, { WebSocket })
+const session = hub.session('s1')
+const chat = session.chat('x')
+await new Promise((resolve) => session.on('event', ({ seq }) => seq === Number(last) && resolve()))
+console.log(await chat.text().then(() => 'no error', (error) => error.code))
+hub.close()
+"""
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("count", "size", "result"), [(10_000, 1, "no error"), (10_001, 1, "slow_reader"), (70, 256 * KiB, "slow_reader")]
+)
+async def test_an_unread_answer_has_a_bounded_queue(count: int, size: int, result: str) -> None:
+    """In events, and in characters of text. The reader gets an error instead of the answer."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_subscribe()
+        chat = await peer.next("chat")
+        fields = {"sessionId": "s1", "messageId": "m1", "runId": "r1", "seq": 1, "status": "started", "position": 0}
+        await peer.say("accepted", ref=chat["ref"], **fields)
+        await peer.event("run_started", 1, messageId="m2", attempt=1)
+        for seq in range(2, count):
+            await peer.event("stream", seq, messageId="m2", content="x" * size, offset=(seq - 2) * size)
+        await peer.event("run_finished", count, messageId="m2", stopReason="end_turn")
+
+    await install_packages()
+    (NODE_FOLDER / "slow_reader.mjs").write_text(SLOW_PROGRAM)
+    async with scripted(script) as url:
+        assert (await run_node("slow_reader.mjs", url, str(count))).strip() == result

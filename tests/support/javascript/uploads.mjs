@@ -28,6 +28,8 @@ export async function checkUploads(hub, size) {
   checks['progress counts all files'] = progress.at(-1)[0] === size + 4 && progress.at(-1)[1] === size + 4
   checks['only complete files are stored'] = (await session.listFiles()).every((file) => file.size === size || file.size === 4)
 
+  await session.deleteFile(stored.fileId)
+  checks['a file is deleted'] = await session.readFile(stored.fileId).then(() => undefined, (error) => error.code) === 'unknown_file'
   const refused = await session.upload(new Uint8Array(2 * size), { onProgress }).then(() => undefined, (error) => error)
   checks['a refused upload has the reason'] = refused?.code === 'file_too_large' || refused?.code
   const other = hub.session('s1', { agent: 'reader' })
