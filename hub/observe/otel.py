@@ -43,6 +43,7 @@ SENDING_LOGGERS = (
     "opentelemetry.sdk._shared_internal",
     "opentelemetry.sdk.trace.export",
 )
+HEADER_LOGGER = "opentelemetry.util.re"
 PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROPAGATOR = TraceContextTextMapPropagator()
@@ -54,6 +55,8 @@ log = structlog.get_logger()
 def start_tracing(version: str, has_content: bool) -> "Tracing":
     """Start the thread that sends spans. Raises ConfigError if a variable of OpenTelemetry is wrong."""
     endpoint = _check_variables()
+    header_filter = _HeaderFilter()
+    logging.getLogger(HEADER_LOGGER).filters = [header_filter]
     try:
         exporter = OTLPSpanExporter()
         # The SDK would flush at the exit of the interpreter, for half a minute if the collector is dead.
@@ -61,6 +64,8 @@ def start_tracing(version: str, has_content: bool) -> "Tracing":
         provider.add_span_processor(BatchSpanProcessor(exporter))
     except (ValueError, OSError) as error:  # such as a file of certificates that cannot be read
         raise ConfigError(f"a variable OTEL_... of OpenTelemetry is wrong: {error}") from None
+    if header_filter.has_records:
+        raise ConfigError("OTEL_EXPORTER_OTLP_HEADERS is wrong: write NAME=VALUE, with commas between several headers")
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         trace.set_tracer_provider(provider)  # for the spans of agents
     sending_filter = _SendingFilter(endpoint)
@@ -95,6 +100,16 @@ def _make_resource(version: str) -> Resource:
     ):  # what the SDK uses if no variable is set
         resource = resource.merge(Resource({"service.name": "hubbub"}))
     return resource
+
+
+class _HeaderFilter(logging.Filter):
+    """Drops the records of the SDK about malformed headers: they have the whole header, often a key."""
+
+    has_records = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.has_records = True
+        return False
 
 
 class _SendingFilter(logging.Filter):

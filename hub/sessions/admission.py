@@ -45,6 +45,7 @@ class Admission:
             store=self.host.log.sessions,
             outbox=self.outbox,
             active_runs=self.schedule.active_runs,
+            queued_runs=self.schedule.queued_runs,
         )
 
     async def admit(self, chat: Chat, sender: Sender, agent: Agent | None) -> Accepted:
@@ -123,9 +124,7 @@ class Admission:
             chat, sender.author, key, agent.id, head=head, ids=ids, removal=removal, basis=basis
         )
         run = schedule.make_run(record, agent)
-        replaced_runs = schedule.hearing.list_orphans()
-        if chat.ifBusy == "replace":
-            replaced_runs += schedule.active_runs.values()
+        replaced_runs = list(schedule.active_runs.values()) if chat.ifBusy == "replace" else []
         schedule.queued_runs.insert(0 if chat.ifBusy in ("replace", "rollback") else len(schedule.queued_runs), run)
         can_start = (chat.ifBusy == "parallel" and not basis.must_wait) or not schedule.must_wait(run)
         if removal is None:
@@ -238,7 +237,8 @@ class Admission:
         """If the chat was logged, count it and stop the runs that it replaces; if it was refused, drop its run."""
         if isinstance(result, int):
             self.host.counters.chats += has_message
-            for replaced_run in replaced_runs:
+            # The orphans of now: during the commit, a run may have become one, or its request may have come again.
+            for replaced_run in (*replaced_runs, *self.schedule.hearing.list_orphans()):
                 replaced_run.stop("cancelled")
         else:
             run.suspend()

@@ -33,6 +33,7 @@ class Hearing:
     _timers: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)  # by run
     _owners: Counter[str] = attrs.Factory(Counter)  # requests, by run
     _orphans: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)  # by run
+    _has_ended: bool = False
 
     def is_heard(self, run_id: str) -> bool:
         """Return whether somebody hears a run now."""
@@ -76,6 +77,14 @@ class Hearing:
             if (timer := timers.pop(run_id, None)) is not None:
                 timer.cancel()
 
+    def end(self) -> None:
+        """Cancel no run from now on: the hub goes down, and leaves the queued runs to its next start."""
+        self._has_ended = True
+        for timers in (self._timers, self._orphans):
+            for timer in timers.values():
+                timer.cancel()
+            timers.clear()
+
     # --- orphans ----------------------------------------------------------------------------------------------------
 
     def own(self, run_id: str) -> None:
@@ -90,7 +99,7 @@ class Hearing:
         if self._owners[run_id]:
             return
         del self._owners[run_id]
-        if makes_orphan and any(run.id == run_id for run in self.list_runs()):
+        if makes_orphan and not self._has_ended and any(run.id == run_id for run in self.list_runs()):
             loop = asyncio.get_running_loop()
             self._orphans[run_id] = loop.call_later(self.host.limits.agui_orphan_seconds, self._end_orphan, run_id)
 
@@ -113,7 +122,8 @@ class Hearing:
     def _measure(self, run: ActiveRun) -> None:
         """Measure the time of a run from now on, if it was heard before and nobody hears it now."""
         seconds = run.agent.marks.unheard_seconds if run.agent is not None else None
-        if seconds is None or run.state is RunState.QUEUED or run.id not in self._heard_run_ids:
+        is_measured = run.state is not RunState.QUEUED and run.id in self._heard_run_ids
+        if seconds is None or not is_measured or self._has_ended:
             return
         if (timer := self._timers.pop(run.id, None)) is not None:
             timer.cancel()

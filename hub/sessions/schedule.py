@@ -166,6 +166,7 @@ class Schedule:
     def drain(self) -> None:
         """End the active runs as `aborted`, but suspend restartable ones. Queued runs stay queued."""
         self.is_draining = self._is_drained = True
+        self.hearing.end()
         for run in list(self.active_runs.values()):
             is_stoppable = run.state in (RunState.STARTING, RunState.RUNNING)
             if run.agent is not None and run.agent.marks.restartable and is_stoppable:

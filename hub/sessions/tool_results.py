@@ -92,12 +92,13 @@ def make_follow_up(request: Request | None) -> Request | None:
 
 @attrs.frozen(kw_only=True)
 class CallFinder:
-    """Finds tool calls in one session: in the history, and in the active runs."""
+    """Finds tool calls in one session: in the history, and in the active runs. The queued runs may have results."""
 
     key: Key
     store: SessionStore
     outbox: Outbox
     active_runs: dict[str, ActiveRun]
+    queued_runs: list[ActiveRun]
 
     async def find_basis(
         self, call_ids: Sequence[str], *, with_active_runs: bool = True, removed_ids: Collection[str] = ()
@@ -152,8 +153,20 @@ class CallFinder:
         if run is None and not calls:
             text = f"session {session_id} has no tool call {call_id}: it was removed, or belongs to another session"
             raise UnknownToolCall(text, sessionId=session_id)
-        has_result = bool(pairs.early_results.get(call_id)) if run is not None else calls[-1].result is not None
+        if run is None:
+            has_result = calls[-1].result is not None
+        else:
+            has_result = bool(pairs.early_results.get(call_id)) or self._has_queued_result(run, call_id)
         if has_result:
             text = f"tool call {call_id} has a result already: only the first result counts"
             raise ToolCallAnswered(text, sessionId=session_id)
         return run
+
+    def _has_queued_result(self, run: ActiveRun, call_id: str) -> bool:
+        """Return whether a queued run has the result of a call of an active run.
+
+        In the history, the result may look like that of an earlier call with the same id, which has none.
+        """
+        records = [queued_run.record for queued_run in self.queued_runs if queued_run.record.parentRunId == run.id]
+        parts = [part for record in records for part in record.parts or ()]
+        return any(part["type"] == "tool_result" and part["toolCallId"] == call_id for part in parts)

@@ -639,6 +639,8 @@ async def test_a_silent_collector_does_not_hold_up_the_stop(tmp_path: Path, monk
     [
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL is grpc, but the hub sends traces as"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT must be an address such as"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "api-key: secret"}, "OTEL_EXPORTER_OTLP_HEADERS is wrong: write NAME=VALUE"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "a b=secret"}, "OTEL_EXPORTER_OTLP_HEADERS is wrong: write NAME=VALUE"),
         ({"OTEL_BSP_MAX_QUEUE_SIZE": "1"}, "a variable OTEL_... of OpenTelemetry is wrong: "),
         ({"HUBBUB_OTEL": "false", "HUBBUB_OTEL_CONTENT": "true"}, "otel_content has no effect without otel"),
     ],
@@ -646,6 +648,7 @@ async def test_a_silent_collector_does_not_hold_up_the_stop(tmp_path: Path, monk
 async def test_a_wrong_variable_is_one_line(tmp_path: Path, variables: dict[str, str], line: str) -> None:
     output = await run_hubbub(tmp_path, "serve", "--port", "0", **({"HUBBUB_OTEL": "true"} | variables))
     assert output.code == 2 and output.err.count("\n") == 1 and line in output.err, output
+    assert "secret" not in output.err  # a malformed header is often a key
 
 
 async def test_a_missing_package_is_one_line(tmp_path: Path) -> None:

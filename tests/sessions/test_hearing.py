@@ -1,6 +1,8 @@
 """Answers that nobody hears any more: `unheard_seconds` of an agent, and answers without their AG-UI request."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -252,11 +254,11 @@ async def test_an_answer_that_is_asked_for_again_goes_on(hub: Hub, gate: Path, c
     waiting = asyncio.create_task(agui.events(hub, "gated", again, **{"Last-Event-ID": received[-1]["id"]}))
     await eventually(lambda: hub.node.registry.connections)
     clock[0] += 4  # the time of the first request is over now
-    later = asyncio.create_task(agui.events(hub, "echo", agui.run_request("later", "run-2")))
+    later = asyncio.create_task(agui.events(hub, "gated", agui.run_request(str(gate), "run-2")))
     await eventually(lambda: len(list_runs(hub, "t1")) == 2)
     gate.touch()
     assert agui.text(received + await asyncio.wait_for(waiting, PATIENCE)) == "one two"
-    assert agui.text(await asyncio.wait_for(later, PATIENCE)) == "later "
+    assert agui.text(await asyncio.wait_for(later, PATIENCE)) == "one two"
 
 
 async def test_an_answer_that_somebody_hears_after_the_time_goes_on(hub: Hub, gate: Path, clock: list[float]) -> None:
@@ -272,6 +274,36 @@ async def test_an_answer_that_somebody_hears_after_the_time_goes_on(hub: Hub, ga
     await client.until_done()
     await client.until_done()
     assert client.text() == "one twolater "
+
+
+async def test_an_answer_that_is_asked_for_again_goes_on_while_a_new_message_is_stored(hub: Hub, gate: Path) -> None:
+    """The log is slow: the request comes between the start and the end of the commit."""
+    await start(hub, agui_orphan_seconds=3600)
+    received = await cut(hub, gate)
+    with closing(sqlite3.connect(hub.folder / "data" / "hub.db", isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        later = asyncio.create_task(agui.events(hub, "echo", agui.run_request("later", "run-2")))
+        await eventually(lambda: len(list_runs(hub, "t1")) == 2)
+        again = agui.run_request(str(gate))
+        waiting = asyncio.create_task(agui.events(hub, "gated", again, **{"Last-Event-ID": received[-1]["id"]}))
+        await eventually(lambda: hub.node.registry.connections)
+    assert agui.text(await asyncio.wait_for(later, PATIENCE)) == "later "
+    gate.touch()
+    assert agui.text(received + await asyncio.wait_for(waiting, PATIENCE)) == "one two"
+
+
+async def test_a_queued_answer_stays_queued_when_the_hub_ends_its_request(hub: Hub, gate: Path) -> None:
+    """The next start answers it, as any other."""
+    await start(hub, agui_orphan_seconds=0)
+    client = await begin(hub, "gated", gate, "t1")
+    waiting = asyncio.create_task(agui.events(hub, "gated", agui.run_request(str(gate))))
+    await client.until(lambda frame: frame["type"] == "state" and frame["queue"])
+    await eventually(lambda: len(hub.node.registry.connections) == 2)
+    await hub.stop()
+    await asyncio.wait([waiting])
+    gate.touch()
+    await hub.start()
+    assert await wait_for_reason(hub, "t1") is None
 
 
 async def test_a_question_ends_the_request_and_leaves_the_answer(hub: Hub, clock: list[float]) -> None:

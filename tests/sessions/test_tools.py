@@ -338,6 +338,22 @@ async def test_an_early_result_belongs_to_the_call_that_comes_later(hub: Hub, tm
     assert [line for line in history if line.startswith("tool:")] == ["tool:onec1", "tool:twoc1"]
 
 
+async def test_an_early_result_is_the_only_one_while_an_earlier_call_with_its_id_is_open(
+    hub: Hub, tmp_path: Path
+) -> None:
+    client = await begin(hub)
+    await ask(hub, "c1")
+    await client.until_done()
+    gate = tmp_path / "gate"
+    await start(hub, f"c1 {gate}")
+    await client.until(lambda frame: frame["type"] == "tool_call_end")
+    assert (await send_results(client, result("c1", "one")))["type"] == "accepted"
+    assert (await send_results(client, result("c1", "two"))).get("code") == "tool_call_answered"
+    gate.touch()
+    await client.until_done()
+    assert (await read_answer(client))["results"] == ["c1=one"]
+
+
 async def test_a_result_for_a_run_that_is_rolled_back_is_refused(hub: Hub, tmp_path: Path) -> None:
     """The rollback would remove the call. Nothing happens."""
     client = await begin(hub)
