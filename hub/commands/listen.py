@@ -1,19 +1,24 @@
 """Use cases for subscriptions to a session or to an agent's group, and for typing notices."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
+
+import attrs
 
 from hub import __version__
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle, ClientOpener
-from hub.commands.guard import use_session
+from hub.commands.guard import check_session, use_session
 from hub.commands.hub import Hub
-from hub.commands.joining import build_subscribed_answer, reserve_subscription, subscribe_from
+from hub.commands.joining import build_subscribed_answer, find_reset_reason, reserve_subscription, subscribe_from
 from hub.commands.sign_in import sign_in_client
 from hub.errors import BadFrame, Unauthenticated
 from hub.ids import Key
 from hub.messages import Hello, Ok, Subscribe, Subscribed, Typing, TypingNotice, Unsubscribe, Welcome
 from hub.node.history import read_history
 from hub.protocols import open_protocol
+from hub.sessions.session import LiveSession
 
 
 async def welcome(hub: Hub, principal: Principal, client: ClientHandle) -> None:
@@ -102,6 +107,51 @@ async def follow_session(
     client = await opener()
     async with use_session(hub, principal, "read", hub.make_key(principal, session_id)) as session:
         await subscribe_from(client, session, after, epoch)
+
+
+@attrs.frozen(kw_only=True)
+class SessionStart:
+    """What a client of connect_session() gets first.
+
+    *messages* is the history up to the event *head*. It is None if the client has a valid cursor. If *is_idle* is True,
+    no run is active or queued.
+    """
+
+    messages: tuple[dict[str, Any], ...] | None
+    head: int
+    is_idle: bool
+
+
+async def connect_session(
+    hub: Hub,
+    principal: Principal,
+    session_id: str,
+    opener: ClientOpener,
+    begin: Callable[[SessionStart], None],
+    client_cursor: tuple[str, int] | None = None,
+) -> None:
+    """Open a client, and subscribe it to a session after its cursor. Without a valid cursor, it gets the history first.
+
+    *begin* is called in the step of the subscription. Then the client gets the active runs from their starts, or the
+    events after its cursor. May raise SessionDeleted and StorageUnavailable after the client was opened.
+    """
+    client = await opener()
+    async with use_session(hub, principal, "read", hub.make_key(principal, session_id)) as session:
+        channel, messages = session.channel, None
+        if not _is_valid_cursor(session, client_cursor):
+            messages = await read_history(hub.node, session.key, hub.limits.history_messages)
+        # No await from here on: the history, the check and the subscription must see the same head.
+        channel.refuse_if_deleted()
+        check_session(hub, client.principal, "read", session)
+        cursor = channel.find_join_cursor()
+        if messages is None and client_cursor is not None:
+            cursor = client_cursor[1]
+        begin(SessionStart(messages=messages, head=channel.head, is_idle=not session.schedule.list_runs()))
+        hub.node.registry.subscribe(client.connection, channel, cursor)
+
+
+def _is_valid_cursor(session: LiveSession, cursor: tuple[str, int] | None) -> bool:
+    return cursor is not None and find_reset_reason(session.channel, cursor[1], cursor[0]) is None
 
 
 async def unsubscribe(hub: Hub, principal: Principal, command: Unsubscribe, client: ClientHandle) -> None:

@@ -116,7 +116,17 @@ class AguiStream(RunStream):
             return []  # the question was already answered: the run goes on
         if kind in ("RUN_STARTED", "RUN_FINISHED"):
             fields = {"threadId": event.sessionId, "runId": self.client_run_id} | fields
+        if kind == "RUN_FINISHED":
+            fields["metadata"] = {"hubbub": self.make_cursor(event)}
         return [{"type": kind, "timestamp": event.ts, **fields}] if kind else []
+
+    def make_cursor(self, event: Event) -> dict[str, str]:
+        """Return the query with which a client connects to the session after the last event of this stream.
+
+        It has the `runId` of a run that waits for a reply.
+        """
+        cursor = {"lastEventId": f"{event.epoch}:{event.seq}"}
+        return cursor | {"runId": self.run_id} if event.seq == self.end_seq else cursor
 
 
 def _translate_text(body: Any) -> tuple[str, dict[str, Any]]:

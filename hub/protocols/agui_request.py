@@ -23,6 +23,8 @@ SNAKE_CASE_NAMES = {
     "tool_call_id": "toolCallId",
     "mime_type": "mimeType",
 }
+IDS_KEY = "aguiMessageIds"  # in the metadata of a user's message: the ids that its client has given
+MAX_STORED_IDS = 16
 RUN_SUFFIX = re.compile(r"-r_[0-9a-z]+\Z")
 
 
@@ -63,12 +65,20 @@ class RunInput(msgspec.Struct):
 class NewInput:
     """What is new in the messages of a request: a text with its *parts*, or only results, which are parts too.
 
-    *late_results* are the results just before the text. The session may have them already.
+    *late_results* are the results just before the text. The session may have them already. *message_ids* are
+    the client's ids of the results, and of the message with the text.
     """
 
     text: str = ""
     parts: Parts = ()
     late_results: Parts = ()
+    message_ids: tuple[Any, ...] = ()
+
+    def make_metadata(self, *, with_late_results: bool) -> dict[str, Any] | None:
+        """Return the metadata of the hub's message: the ids of the client's messages, or None if they are unusual."""
+        ids = self.message_ids if with_late_results else self.message_ids[len(self.late_results) :]
+        is_usual = len(ids) <= MAX_STORED_IDS and all(isinstance(id, str) and 0 < len(id) <= 128 for id in ids)
+        return {IDS_KEY: list(ids)} if is_usual else None
 
 
 def make_call_id(call_id: str, run_id: str) -> str:
@@ -118,15 +128,21 @@ def read_messages(messages: list[dict[str, Any]], limits: Limits) -> NewInput:
     last = camel_messages[-1] if camel_messages else {}
     if last.get("role") == "user" and isinstance(last.get("content"), (str, list)):
         text, parts = _read_content(last["content"], limits)
-        return NewInput(text=text, parts=parts or (), late_results=_read_results(camel_messages[:-1], limits))
-    if last.get("role") == "tool" and (results := _read_results(camel_messages, limits)):
-        return NewInput(parts=results)
+        late_results, ids = _read_results(camel_messages[:-1], limits)
+        return NewInput(text=text, parts=parts or (), late_results=late_results, message_ids=(*ids, last.get("id")))
+    if last.get("role") == "tool":
+        results, ids = _read_results(camel_messages, limits)
+        if results:
+            return NewInput(parts=results, message_ids=ids)
     raise BadFrame("the last of the messages must be a user's, with text or parts, or the result of a client's tool")
 
 
-def _read_results(messages: list[dict[str, Any]], limits: Limits) -> Parts:
-    """Return the results at the end of the messages, without those that the agent has given itself."""
-    results: list[ToolResultPart] = []
+def _read_results(messages: list[dict[str, Any]], limits: Limits) -> tuple[Parts, tuple[Any, ...]]:
+    """Return the results at the end of the messages and the ids of their messages.
+
+    Leave out results that the agent has given itself.
+    """
+    results: list[tuple[ToolResultPart, Any]] = []
     for message in reversed(messages):
         if message.get("role") != "tool":
             break
@@ -134,8 +150,10 @@ def _read_results(messages: list[dict[str, Any]], limits: Limits) -> Parts:
         if not isinstance(call_id, str) or not isinstance(content, (str, list)):
             raise BadFrame("a message with the role tool needs toolCallId, and text or parts as its content")
         if message.get("id") != make_result_id(call_id):
-            results.append(_make_result(read_call_id(call_id), content, message.get("error"), limits))
-    return tuple(reversed(results))
+            part = _make_result(read_call_id(call_id), content, message.get("error"), limits)
+            results.append((part, message.get("id")))
+    results.reverse()
+    return tuple(part for part, _ in results), tuple(id for _, id in results)
 
 
 def _make_result(call_id: str, content: str | list[Any], error: Any, limits: Limits) -> ToolResultPart:

@@ -15,9 +15,9 @@ from support.waiting import PATIENCE
 
 import hub as hubbub
 from hub.web.pages.client_package import NPM_TIME, PACKAGE_NAME, pack_client
-from hub.web.pages.javascript_client import CLIENT_FILES, CLIENT_SCRIPT, CLIENT_TYPES, REACT_FILES
+from hub.web.pages.javascript_client import CLIENT_FILES, CLIENT_SCRIPT, CLIENT_TYPES, PACKAGE_MODULES
 
-PACKAGE_FILES = {"client.js": CLIENT_SCRIPT, "client.d.ts": CLIENT_TYPES, **REACT_FILES}
+PACKAGE_FILES = {"client.js": CLIENT_SCRIPT, "client.d.ts": CLIENT_TYPES, **PACKAGE_MODULES}
 
 # The Node.js of the tests may have no WebSocket of its own.
 PROGRAM = """

@@ -158,7 +158,7 @@ async def test_ag_uis_node_client(hub: Hub) -> None:
     """AG-UI's HttpAgent assembles text, tool calls and state."""
     hub.agent("everything.py", EVERYTHING)
     await hub.start()
-    output = json.loads(await run_node("agui.js", f"{hub.url}/api/v1/agents/everything/agui", "t1", "x"))
+    output = json.loads(await run_node("agui_run.js", f"{hub.url}/api/v1/agents/everything/agui", "t1", "x"))
     answers = [message for message in output["messages"] if message["role"] == "assistant"]
     assert [one["content"] for one in answers if one.get("content")] == ["before ", "between ", "after"]
     calls = [call for one in answers for call in one.get("toolCalls") or ()]

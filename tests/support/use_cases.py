@@ -89,6 +89,7 @@ ROWS: dict[str, Row] = {
     "subscribe": Row("read", lambda client, session: (Subscribe(sessionId=session), client), True),
     "unsubscribe": Row("join", lambda client, session: (Unsubscribe(sessionId=session), client), True),
     "follow_session": Row("read", lambda client, session: (session, client.get_open_client), True),
+    "connect_session": Row("read", lambda client, session: (session, client.get_open_client, lambda start: None), True),
     "follow_run": Row("read", lambda client, session: (session, "r1", 0, open_for_run), True),
     "list_sessions": Row("join", lambda client, session: (PageRequest(9),), True),
     "get_session": Row("read", lambda client, session: (session,), True),

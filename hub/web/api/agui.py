@@ -14,6 +14,7 @@ from msgspec.structs import asdict, replace
 
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle
+from hub.commands.listen import SessionStart
 from hub.commands.run_ownership import RunOwnership
 from hub.errors import (
     AgentBroken,
@@ -28,15 +29,17 @@ from hub.errors import (
     ToolsUnsupported,
     UnknownAgent,
     UnknownInterrupt,
+    UnknownSession,
     UnknownToolCall,
 )
 from hub.limits import Limits
-from hub.messages import Chat, ChatWithRequest, Event, Resume
+from hub.messages import Chat, ChatWithRequest, Event, Id, Resume
 from hub.protocols.agui import AguiStream
-from hub.protocols.agui_request import RunInput, make_hub_request, read_input, read_messages
+from hub.protocols.agui_connect import ConnectStream
+from hub.protocols.agui_request import NewInput, RunInput, make_hub_request, read_input, read_messages
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, limits_of
+from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, limits_of, read_query
 from hub.web.sse import EventStream, LastEventId, read_last_event_id
 
 
@@ -74,18 +77,69 @@ async def post_agui(request: web.Request) -> web.StreamResponse:
     return stream.response
 
 
+class ConnectQuery(msgspec.Struct, frozen=True):
+    """How long the stream goes on, and where it begins.
+
+    If `live` is `false` and no run is going on, the stream ends after the messages. The cursor `lastEventId`, and the
+    `runId` of a run with an open question, are in the metadata of the last `RUN_FINISHED`.
+    """
+
+    live: bool = True
+    lastEventId: LastEventId | None = None
+    runId: Id | None = None
+
+
+async def post_agui_connect(request: web.Request) -> web.StreamResponse:
+    """Connect to a session with the AG-UI protocol.
+
+    The stream has the messages of the session, then the run that is going on from its start, or else the next run. It
+    ends with that run. With a cursor it begins after it, without the messages.
+    """
+    hub, principal, query = request.app[HUB_KEY], principal_of(request), read_query(request, ConnectQuery)
+    await commands.get_working_agent(hub, principal, request.match_info["id"])
+    body = await bodies.read_fields(request, RunInput.example, limits_of(request).conversation_bytes)
+    run_input = read_input(body, limits_of(request))
+    async with EventStream(request) as stream:
+        protocol = ConnectStream(run_input.threadId, run_input.runId, query.runId)
+        client: ClientHandle | None = None
+        is_idle = False
+
+        async def open_client() -> ClientHandle:
+            nonlocal client
+            client = await stream.open(protocol)
+            protocol.is_question_open = client.has_open_question
+            return client
+
+        def begin(start: SessionStart) -> None:
+            nonlocal is_idle
+            is_idle = start.is_idle
+            if start.messages is not None and client is not None:
+                client.write(protocol.encode_snapshot(start.messages, start.head))
+
+        cursor = read_last_event_id(request)
+        await commands.connect_session(hub, principal, run_input.threadId, open_client, begin, cursor)
+        is_over = is_idle and not query.live
+        await stream.serve(partial(asyncio.sleep, 0) if is_over else protocol.end_event.wait)
+    return stream.response
+
+
 def _make_chats(run_input: RunInput, agent_id: str, limits: Limits) -> list[Chat]:
     """Return the chat for a request. If it has results before its text, a chat without them follows."""
     new_input = read_messages(run_input.messages, limits)
     chat = ChatWithRequest(
         message=new_input.text,
         parts=(*new_input.late_results, *new_input.parts) or None,
+        metadata=new_input.make_metadata(with_late_results=True),
         agentId=agent_id,
         sessionId=run_input.threadId,
         clientMsgId=run_input.runId,
         request=make_hub_request(run_input),
     )
-    return [chat, replace(chat, parts=new_input.parts or None)] if new_input.late_results else [chat]
+    return [chat, _drop_late_results(chat, new_input)] if new_input.late_results else [chat]
+
+
+def _drop_late_results(chat: Chat, new_input: NewInput) -> Chat:
+    return replace(chat, parts=new_input.parts or None, metadata=new_input.make_metadata(with_late_results=False))
 
 
 async def _send_first(chats: list[Chat], send: Callable[[Chat], Awaitable[object]]) -> None:
@@ -138,6 +192,17 @@ class _HubRunStream:
 
 
 ROUTES = (
+    Route(
+        method="POST",
+        path="/agents/{id}/agui/connect",
+        handler=post_agui_connect,
+        tag="Agents",
+        responses={200: STREAM_CONTENT},
+        body=RunInput,
+        query=ConnectQuery,
+        headers={"Last-Event-ID": LastEventId},
+        raises=(UnknownAgent, UnknownSession, AgentBroken, SessionDeleted, StorageUnavailable),
+    ),
     Route(
         method="POST",
         path="/agents/{id}/agui",

@@ -20,10 +20,11 @@ PACKAGE_JSON = {
     "exports": {
         ".": {"types": "./client.d.ts", "default": "./client.js"},
         "./react": {"types": "./react.d.ts", "default": "./react.js"},
+        "./agui": {"types": "./agui.d.ts", "default": "./agui.js"},
     },
     "types": "./client.d.ts",
-    "peerDependencies": {"react": ">=18"},
-    "peerDependenciesMeta": {"react": {"optional": True}},
+    "peerDependencies": {"react": ">=18", "@ag-ui/client": "^1.0.0", "rxjs": "^7.8.0"},
+    "peerDependenciesMeta": dict.fromkeys(("react", "@ag-ui/client", "rxjs"), {"optional": True}),
     "sideEffects": False,
     "engines": {"node": ">=20"},
 }

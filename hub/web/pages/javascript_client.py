@@ -1,7 +1,7 @@
 """Serves the JavaScript client: one file with its modules of hub/client_js/, one file with their types, and a package.
 
 One file can be saved beside a program for Node.js, and a browser loads it with one request. npm installs the package,
-which also has the hook for React.
+which also has the hook for React and the agent for clients of AG-UI.
 """
 
 import hashlib
@@ -49,17 +49,18 @@ def _add_module(folder: Path, name: str, bodies: dict[str, str]) -> None:
 BASE_PATH_LINE = "const BASE_PATH = '%s'"
 CLIENT_SCRIPT = join_modules(CLIENT_FOLDER, "client.js").encode()
 CLIENT_TYPES = (CLIENT_FOLDER / "client.d.ts").read_bytes()
-REACT_FILES = {
-    "react.js": join_modules(CLIENT_FOLDER, "react.js").encode(),
-    "react.d.ts": (CLIENT_FOLDER / "react.d.ts").read_bytes(),
-}  # only in the package: a page that uses them has a bundler
+# Modules that are only in the package: a page that uses them has a bundler.
+PACKAGE_MODULES = {
+    file: join_modules(CLIENT_FOLDER, file).encode() if file.endswith(".js") else (CLIENT_FOLDER / file).read_bytes()
+    for file in ("react.js", "react.d.ts", "agui.js", "agui.d.ts")
+}
 
 
 @cache
 def make_client_files(base_path: str = "") -> dict[str, tuple[Content, bytes]]:
     """Return the files by their URL paths. In the script, *base_path* is a part of the default address of the hub."""
     script = CLIENT_SCRIPT.replace((BASE_PATH_LINE % "").encode(), (BASE_PATH_LINE % base_path).encode())
-    package_files = {"client.js": script, "client.d.ts": CLIENT_TYPES, **REACT_FILES}
+    package_files = {"client.js": script, "client.d.ts": CLIENT_TYPES, **PACKAGE_MODULES}
     return {
         "/client.js": (SCRIPT_CONTENT, script),
         "/client.d.ts": (Content("application/typescript"), CLIENT_TYPES),

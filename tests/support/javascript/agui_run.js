@@ -1,4 +1,4 @@
-// node agui.js URL THREAD MESSAGE: run an agent with AG-UI's own client; print its events and messages.
+// node agui_run.js URL THREAD MESSAGE: run an agent with AG-UI's own client; print its events and messages.
 import { HttpAgent } from '@ag-ui/client'
 
 const [url, threadId, message] = process.argv.slice(2)

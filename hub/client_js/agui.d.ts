@@ -1,0 +1,19 @@
+/** The types of the agent for clients of AG-UI. docs/api.md shows how to use it. */
+
+import { HttpAgent, type HttpAgentConfig } from '@ag-ui/client'
+
+export interface HubbubAgentConfig extends HttpAgentConfig {
+  /**
+   * Whether connectAgent() goes on with each later run of the session, also those of other clients. If it is `false`,
+   * the connection ends with the run that is going on. `true` by default.
+   */
+  live?: boolean
+}
+
+/** An agent of a hub. connectAgent() shows the session as it is: its messages, the run that is going on, and later runs. */
+export class HubbubAgent extends HttpAgent {
+  constructor(config: HubbubAgentConfig)
+  live: boolean
+  /** Stop the answer at once, also one that another client has started. */
+  abortRun(): void
+}
