@@ -108,6 +108,9 @@ export class HubbubAgent extends HttpAgent {
 
   endRun({ agent, ...params }) {
     agent.isRunning = false
-    for (const subscriber of this.subscribers) subscriber.onRunFinalized?.({ agent, ...params })
+    // Later: after its subscribers, AG-UI's client changes the open questions.
+    setTimeout(() => {
+      for (const subscriber of this.subscribers) subscriber.onRunFinalized?.({ agent, ...params })
+    }, 0)
   }
 }

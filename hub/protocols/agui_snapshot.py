@@ -11,31 +11,31 @@ def make_snapshot(history: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return AG-UI's messages for messages of the hub. If two have one id, the second one gets another id."""
     messages: dict[str, dict[str, Any]] = {}
     call_ids: dict[str, str] = {}
-    for stored in history:
-        is_user = stored["role"] == "user"
-        new_messages = make_user_messages(stored, call_ids) if is_user else _make_answer(stored, call_ids)
+    for row in history:
+        is_user = row["role"] == "user"
+        new_messages = make_user_messages(row, call_ids) if is_user else _make_answer(row, call_ids)
         for number, message in enumerate(new_messages):
-            id = f"{stored['messageId']}-{number}" if message["id"] in messages else message["id"]
+            id = f"{row['messageId']}-{number}" if message["id"] in messages else message["id"]
             messages[id] = {**message, "id": id}
     return list(messages.values())
 
 
-def make_user_messages(stored: Mapping[str, Any], call_ids: Mapping[str, str]) -> list[dict[str, Any]]:
+def make_user_messages(row: Mapping[str, Any], call_ids: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return a message for each result in a user's message, and one for its text.
 
     *call_ids* are the ids of tool calls for clients, by the agent's ids.
     """
-    parts = stored.get("parts") or ()
+    parts = row.get("parts") or ()
     messages = []
     for part in parts:
         if part["type"] == "tool_result":
             messages.append(_make_result(part, call_ids.get(part["toolCallId"], part["toolCallId"])))
-    content = _make_content(stored["content"], [part for part in parts if part["type"] not in TOOL_PARTS])
+    content = _make_content(row["content"], [part for part in parts if part["type"] not in TOOL_PARTS])
     if content or not messages:
         messages.append({"role": "user", "content": content})
-    ids = (stored.get("metadata") or {}).get(IDS_KEY)
+    ids = (row.get("metadata") or {}).get(IDS_KEY)
     if not isinstance(ids, list) or len(ids) != len(messages) or not all(isinstance(id, str) for id in ids):
-        ids = [f"{stored['messageId']}-{number}" if number else stored["messageId"] for number in range(len(messages))]
+        ids = [f"{row['messageId']}-{number}" if number else row["messageId"] for number in range(len(messages))]
     return [{"id": id, **message} for id, message in zip(ids, messages, strict=True)]
 
 
@@ -54,14 +54,14 @@ def _convert_binary(part: Mapping[str, Any]) -> Mapping[str, Any]:
     return part
 
 
-def _make_answer(stored: Mapping[str, Any], call_ids: dict[str, str]) -> list[dict[str, Any]]:
+def _make_answer(row: Mapping[str, Any], call_ids: dict[str, str]) -> list[dict[str, Any]]:
     """Return an agent's message, and one for each of its tool calls and results. Add the ids of the calls."""
-    parts, run_id = stored.get("parts") or (), stored.get("runId") or ""
+    parts, run_id = row.get("parts") or (), row.get("runId") or ""
     messages: list[dict[str, Any]] = []
     answer_parts = [part for part in parts if part["type"] not in TOOL_PARTS]
-    if stored["content"] or answer_parts:
+    if row["content"] or answer_parts:
         metadata = {"metadata": {"parts": answer_parts}} if answer_parts else {}
-        messages.append({"id": stored["messageId"], "role": "assistant", "content": stored["content"]} | metadata)
+        messages.append({"id": row["messageId"], "role": "assistant", "content": row["content"]} | metadata)
     for part in parts:
         if part["type"] == "tool_call":
             call_id = call_ids[part["toolCallId"]] = make_call_id(part["toolCallId"], run_id)

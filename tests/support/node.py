@@ -13,7 +13,7 @@ import pytest
 from support.documents import ROOT
 from support.waiting import PATIENCE
 
-from hub.web.pages.javascript_client import CLIENT_FILES, REACT_FILES
+from hub.web.pages.javascript_client import CLIENT_FILES, PACKAGE_MODULES
 
 SCRIPTS = Path(__file__).parent / "javascript"
 CONSOLE = ROOT / "hub" / "console"
@@ -48,7 +48,7 @@ def _install() -> None:
     with (NODE_FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several pytest workers can run this at the same time
         shutil.copytree(SCRIPTS, NODE_FOLDER, dirs_exist_ok=True, copy_function=_renew)
-        files = {path[1:]: body for path, (_, body) in CLIENT_FILES.items()} | REACT_FILES
+        files = {path[1:]: body for path, (_, body) in CLIENT_FILES.items()} | PACKAGE_MODULES
         for name, body in files.items():
             if not (NODE_FOLDER / name).is_file() or (NODE_FOLDER / name).read_bytes() != body:
                 (NODE_FOLDER / name).write_bytes(body)

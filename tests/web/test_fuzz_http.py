@@ -27,9 +27,10 @@ async def fuzz(hub: Hub, folder: Path, *options: str) -> str:
     """Return the output of schemathesis; fail if it found something. The output says how to repeat the request."""
     flags = ("--phases", "examples,coverage,fuzzing", "--checks", ",".join(CHECKS), "--max-examples", "10")
     bounds = ("--request-timeout", "10", "--generation-database", "none", "--no-color")
+    endless = ("--exclude-path-regex", "/agui/connect$")  # it waits for the next run of the session
     process = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).with_name("schemathesis"), "run", f"{hub.url}/openapi.json", "--seed", str(SEED)),
-        *(*flags, *bounds, *options),
+        *(*flags, *bounds, *endless, *options),
         cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

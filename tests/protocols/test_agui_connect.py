@@ -1,0 +1,185 @@
+"""AG-UI's connectAgent() with the hub's own agent: reload in mid-answer, a second browser, stop, and questions."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import attrs
+from support.agui import check_messages, events, run_request
+from support.hub import Hub
+from support.node import NODE_FOLDER, install_packages, needs_node
+from support.tools import HELPER
+from support.waiting import PATIENCE
+
+ASKS = """
+async def asks(run):
+    yield "Well. "
+    reply = await run.ask("Sure?")
+    yield f"{reply.payload}."
+"""
+
+
+@attrs.define
+class Page:
+    """A page with a HubbubAgent: its last state, and all errors and warnings."""
+
+    process: asyncio.subprocess.Process
+    state: dict[str, Any] = attrs.Factory(dict)
+
+    async def call(self, *command: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(command).encode() + b"\n")
+
+    async def until(self, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Read states until one meets the condition, and return it."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            while not (self.state and condition(self.state)):
+                self.state = json.loads(await self.process.stdout.readline())
+                assert self.state.keys().isdisjoint({"error", "warning"}), self.state
+        return self.state
+
+    async def until_texts(self, *texts: str) -> dict[str, Any]:
+        """Wait until the run is over and the messages have these texts."""
+        return await self.until(lambda state: not state["isRunning"] and read_texts(state) == list(texts))
+
+
+def read_texts(state: dict[str, Any]) -> list[str]:
+    return [message.get("content", "") for message in state["messages"]]
+
+
+@asynccontextmanager
+async def open_page(hub: Hub, agent: str, thread: str = "t1") -> AsyncIterator[Page]:
+    await install_packages()
+    arguments = (f"{hub.url}/api/v1/agents/{agent}/agui", thread)
+    process = await asyncio.create_subprocess_exec(
+        *("node", "agui_connect.mjs", *arguments),
+        cwd=NODE_FOLDER,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        yield Page(process)
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@needs_node
+async def test_a_page_that_is_opened_in_mid_answer_shows_all_of_it(hub: Hub, tmp_path: Path) -> None:
+    """It gets the history, the answer from its start, and the rest. So does a second page."""
+    await hub.start()
+    gate = tmp_path / "gate"
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    await socket.send(type="chat", agentId="echo", sessionId="t1", message="hello")
+    await socket.until_done()
+    await socket.send(type="chat", agentId="gated", sessionId="t1", message=str(gate))
+    async with open_page(hub, "gated") as first, open_page(hub, "gated") as second:
+        for page in (first, second):
+            state = await page.until(lambda state: read_texts(state)[-1:] == ["one "])
+            assert state["isRunning"] and read_texts(state) == ["hello", "hello ", str(gate), "one "]
+        gate.touch()
+        for page in (first, second):
+            await page.until_texts("hello", "hello ", str(gate), "one two")
+
+
+@needs_node
+async def test_a_page_shows_later_runs_of_other_clients(hub: Hub) -> None:
+    """With the messages that they answer. The page's own runs stand in its messages once."""
+    await hub.start()
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    await socket.send(type="chat", agentId="echo", sessionId="t1", message="first")
+    await socket.until_done()
+    async with open_page(hub, "echo") as page, open_page(hub, "echo") as second:
+        for one in (page, second):
+            await one.until_texts("first", "first ")
+        await page.call("say", "u1", "mine")
+        texts = ["first", "first ", "mine", "mine "]
+        for one in (page, second):
+            state = await one.until_texts(*texts)
+            assert state["messages"][2]["id"] == "u1"
+        await socket.send(type="chat", agentId="echo", sessionId="t1", message="theirs")
+        for one in (page, second):
+            await one.until_texts(*texts, "theirs", "theirs ")
+
+
+@needs_node
+async def test_a_second_page_stops_the_answer_and_answers_the_question(hub: Hub, tmp_path: Path) -> None:
+    """Both pages show the end."""
+    hub.agent("asks.py", ASKS)
+    await hub.start()
+    gate = tmp_path / "gate"
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    await socket.send(type="chat", agentId="gated", sessionId="t1", message=str(gate))
+    async with open_page(hub, "asks") as first, open_page(hub, "asks") as second:
+        for page in (first, second):
+            await page.until(lambda state: read_texts(state)[-1:] == ["one "])
+        await second.call("stop")
+        for page in (first, second):
+            await page.until_texts(str(gate), "one ")
+        await first.call("say", "u1", "go")
+        for page in (first, second):
+            state = await page.until(lambda state: state["questions"] and not state["isRunning"])
+            assert state["questions"][0]["message"] == "Sure?"
+        await second.call("answer", "yes")
+        for page in (first, second):
+            state = await page.until_texts(str(gate), "one ", "go", "Well. ", "yes.")
+            assert not state["questions"]
+
+
+TOOLS = [{"name": "get_weather", "description": "", "parameters": {"type": "object"}}]
+
+
+async def connect(hub: Hub, thread: str, **query: str) -> list[dict[str, Any]]:
+    """Return the events of one connection that ends when no run is going on."""
+    received = []
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
+        url = f"{hub.url}/api/v1/agents/echo/agui/connect"
+        async with http.post(url, params={"live": "false", **query}, json=run_request("", "c", thread)) as response:
+            assert response.status == 200
+            async for line in response.content:
+                if line.startswith(b"data: "):
+                    received.append(json.loads(line[6:]))
+    check_messages(received)
+    return received
+
+
+async def test_the_snapshot_has_tool_calls_and_results_with_the_ids_of_the_events(hub: Hub) -> None:
+    """Two messages with one id get different ids."""
+    hub.agent("helper.py", HELPER)
+    await hub.start()
+    calls = await events(hub, "helper", run_request("c1") | {"tools": TOOLS})
+    (call_id,) = [event["toolCallId"] for event in calls if event["type"] == "TOOL_CALL_START"]
+    body = run_request("c1", "run-2")
+    body["messages"] += [{"id": "t7", "role": "tool", "toolCallId": call_id, "content": "sunny"}]
+    answer = await events(hub, "helper", body)
+    await events(hub, "echo", run_request("again", "run-3"))
+    (snapshot,) = [event for event in await connect(hub, "t1") if event["type"] == "MESSAGES_SNAPSHOT"]
+    messages = snapshot["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant", "user", "assistant"]
+    ids = [message["id"] for message in messages]
+    assert ids[:3] == ["u1", call_id, "t7"] and len({*ids}) == 6
+    assert ids[3] == next(event["messageId"] for event in answer if event["type"] == "TEXT_MESSAGE_START")
+    assert messages[2]["toolCallId"] == call_id and messages[1]["toolCalls"][0]["id"] == call_id
+
+
+async def test_a_connection_goes_on_after_its_cursor(hub: Hub) -> None:
+    """It has no messages then, but the next run with the message that the run answers."""
+    await hub.start()
+    *_, end = await events(hub, "echo", run_request("one"))
+    cursor = end["metadata"]["hubbub"]
+    await events(hub, "echo", run_request("two", "run-2"))
+    received = await connect(hub, "t1", live="true", **cursor)
+    assert received[0]["type"] == "RUN_STARTED" and received[-1]["type"] == "RUN_FINISHED"
+    assert [message["content"] for message in received[0]["input"]["messages"]] == ["two"]
+    assert [event["delta"] for event in received if "delta" in event] == ["two "]
+    assert [event["type"] for event in await connect(hub, "empty")] == [
+        "RUN_STARTED",
+        "MESSAGES_SNAPSHOT",
+        "RUN_FINISHED",
+    ]
