@@ -78,13 +78,13 @@ async def post_agui(request: web.Request) -> web.StreamResponse:
 
 
 class ConnectQuery(msgspec.Struct, frozen=True):
-    """How long the stream goes on, and where it begins.
+    """Whether the stream waits for the next run if none is going on (`live`), and where it begins.
 
-    If `live` is `false` and no run is going on, the stream ends after the messages. The cursor `lastEventId`, and the
+    The cursor `lastEventId`, and the
     `runId` of a run with an open question, are in the metadata of the last `RUN_FINISHED`.
     """
 
-    live: bool = True
+    live: bool = False
     lastEventId: LastEventId | None = None
     runId: Id | None = None
 
@@ -92,8 +92,8 @@ class ConnectQuery(msgspec.Struct, frozen=True):
 async def post_agui_connect(request: web.Request) -> web.StreamResponse:
     """Connect to a session with the AG-UI protocol.
 
-    The stream has the messages of the session, then the run that is going on from its start, or else the next run. It
-    ends with that run. With a cursor it begins after it, without the messages.
+    The stream has the messages of the session, then the run that is going on from its start, or else with `live` the
+    next run. It ends with that run. With a cursor it begins after it, without the messages.
     """
     hub, principal, query = request.app[HUB_KEY], principal_of(request), read_query(request, ConnectQuery)
     await commands.get_working_agent(hub, principal, request.match_info["id"])
