@@ -241,6 +241,7 @@ async def test_settings_that_stop_the_start_are_wrong(folder: Path) -> None:
         ({**token_settings, "HUBBUB_JWT_KEYS": "http://a.example"}, "jwt_keys"),
         ({"HUBBUB_BASE_PATH": "/api"}, "base_path"),
         ({"HUBBUB_LOG": "foo://x"}, "foo"),
+        ({"HUBBUB_OTEL": "true", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL is grpc"),
     ):
         (text,) = (await examine(folder, **variables)).problems
         assert problem in text
@@ -301,6 +302,14 @@ def test_the_end_of_a_certificate_is_found(tmp_path: Path) -> None:
         sign_again(files, days)
         finding = check_files(files)
         assert finding.level == level and fragment in finding.text
+
+
+def test_a_short_certificate_is_sound_in_its_first_hours(tmp_path: Path) -> None:
+    """The authority of Caddy itself makes such ones, for 12 hours."""
+    files = make_certificate(tmp_path)
+    sign_again(files, 0.42, total_days=0.5)
+    finding = check_files(files)
+    assert finding.level == "ok" and "is valid for 0.4 days" in finding.text
 
 
 def test_a_certificate_that_cannot_be_used_is_found(tmp_path: Path) -> None:

@@ -146,6 +146,16 @@ async def test_a_path_without_its_setting_is_found(process: HubProcess) -> None:
         assert (finding.level, finding.remedy) == ("wrong", 'base_path = "/hubbub"')
 
 
+@pytest.mark.parametrize("status", [200, 404])
+async def test_an_address_without_its_path_is_found(process: HubProcess, status: int) -> None:
+    """Where another service answers. The remedy has the path."""
+    settings = Settings(data=process.folder / "data", sign_in=True, base_path="/hubbub")
+    async with run_http_proxy(HttpProxy(hub_port=process.port, status=status)) as url:
+        (finding,) = await asyncio.to_thread(lambda: [*check_proxy(settings, URL(url))])
+    assert finding.level == "wrong" and f"status {status}" in finding.text and "base_path is /hubbub" in finding.text
+    assert finding.remedy == f"hubbub doctor --url {url}/hubbub"
+
+
 @pytest.mark.parametrize("prefix", ["", "/hubbub"], ids=["kept", "removed"])
 async def test_a_path_with_its_setting_needs_nothing(folder: Path, prefix: str) -> None:
     variables: dict[str, Any] = {

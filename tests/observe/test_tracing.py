@@ -660,6 +660,8 @@ async def test_a_missing_package_is_one_line(tmp_path: Path) -> None:
     output = await run_hubbub(tmp_path, "serve", "--port", "0", HUBBUB_OTEL="true", PYTHONPATH=path)
     assert output.code == 2 and output.err.count("\n") == 1, output
     assert re.search("otel needs OpenTelemetry: run .* -m pip install ", output.err), output.err
+    output = await run_hubbub(tmp_path, "doctor", HUBBUB_OTEL="true", PYTHONPATH=path)
+    assert re.search("wrong +otel needs OpenTelemetry: run .* -m pip install ", output.out), output.out
 
 
 # --- content --------------------------------------------------------------------------------------------------------

@@ -62,15 +62,15 @@ def make_certificate(
     return files
 
 
-def sign_again(files: CertificateFiles, days: float) -> None:
-    """Replace a certificate by one that ends in *days*."""
+def sign_again(files: CertificateFiles, days: float, total_days: float = 90) -> None:
+    """Replace a certificate by one that ends in *days*, of *total_days*."""
     old = x509.load_pem_x509_certificate(files.file.read_bytes())
     key = serialization.load_pem_private_key(files.key_file.read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
     builder = (
         x509.CertificateBuilder(old.issuer, old.subject, old.public_key(), old.serial_number)
-        .not_valid_before(end - datetime.timedelta(days=90))
+        .not_valid_before(end - datetime.timedelta(days=total_days))
         .not_valid_after(end)
     )
     for extension in old.extensions:

@@ -77,4 +77,4 @@ def _check_end(name: str, fields: dict[str, Any]) -> Finding:
     if days < min(LAST_DAYS, LAST_PART * (end - start) / DAY_SECONDS):
         text = f"{name} ends in {days:.1f} days: after that, nobody can connect"
         return Finding("wrong", text, "renew it, and let a timer do so: certbot renew, or a proxy such as Caddy")
-    return Finding("ok", f"{name} is valid for {days:.0f} days")
+    return Finding("ok", f"{name} is valid for {days:.{0 if days >= LAST_DAYS else 1}f} days")

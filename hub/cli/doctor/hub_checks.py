@@ -19,6 +19,7 @@ from hub.cli.requirements import REQUIREMENTS_FILE, find_missing_lines
 from hub.cli.scrape import find_label, find_value, read_control_metrics
 from hub.commands import table as commands
 from hub.commands.hub import Hub, open_hub
+from hub.observe.tracing import open_tracing
 from hub.seams import Seams
 from hub.settings import ConfigError, Settings
 from hub.web.app import make_app
@@ -30,10 +31,11 @@ LOG_FILE = "hub.db"  # of the default log
 
 
 def check_start(settings: Settings) -> Iterator[Finding]:
-    """Check what the hub checks at its start: the settings `jwt_*`, and `base_path`."""
+    """Check what the hub checks at its start: the settings `jwt_*`, `base_path`, and `otel` with its variables."""
     try:
         make_app(open_hub(settings))
         asyncio.run(_load_keys(settings))
+        asyncio.run(_try_tracing(settings))
     except ConfigError as error:
         yield Finding("wrong", str(error))
 
@@ -44,6 +46,13 @@ async def _load_keys(settings: Settings) -> None:
     if verifier is not None and settings.jwt_keys is not None and "://" not in settings.jwt_keys:
         await verifier.open()
         await verifier.close()
+
+
+async def _try_tracing(settings: Settings) -> None:
+    """Open what sends traces, and close it. Raises ConfigError."""
+    tracing = open_tracing(settings, __version__)
+    if tracing is not None:
+        await tracing.close()
 
 
 def check_agents(settings: Settings) -> Iterator[Finding]:

@@ -80,6 +80,9 @@ def _describe_failure(way: Way, error: ProbeFailed) -> Finding:
         path = way.client.echo_url.path
         remedy = f"try the address to which it leads, or let the proxy pass on {path}: the doctor has a token for it"
         return Finding("wrong", text, remedy)
+    if not way.path and way.settings.base_path:
+        text = f"{text}. base_path is {way.settings.base_path}, so the hub is at another address"
+        return Finding("wrong", text, f"hubbub doctor --url {way.client.origin}{way.settings.base_path}")
     if error.status == 404 and way.path != way.settings.base_path:
         return Finding("wrong", text, f'base_path = "{way.path}"')
     return way.wrong(text, pass_requests(way.settings.port))
