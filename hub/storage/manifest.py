@@ -50,7 +50,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = msgspec.json.decode((folder / MANIFEST_FILE).read_bytes(), type=Manifest)
     except (FileNotFoundError, NotADirectoryError):
-        problem = "it has no manifest.json, so it is no backup, or one that was not completed"
+        problem = "it does not exist"
+        if folder.exists():
+            problem = "it has no manifest.json, so it is no backup, or one that was not completed"
         raise LogUnusable(f"{folder} cannot be restored: {problem}; name the folder of a backup") from None
     except msgspec.MsgspecError as error:
         text = f"{folder / MANIFEST_FILE} is damaged or of a newer Hubbub ({error}): use another backup"

@@ -194,6 +194,7 @@ async def test_a_killed_backup_cannot_be_restored(process: HubProcess, tmp_path:
     await backup.wait()
     assert (tmp_path / "backup" / "hub.db").exists()
     assert "not completed" in await refuse(tmp_path, "restore", "backup", "--data", "other")
+    assert "backop cannot be restored: it does not exist" in await refuse(tmp_path, "restore", "backop")
     assert not (tmp_path / "other").exists()
     assert "not completed: delete it" in await refuse(tmp_path, "backup", "backup")
     pipe.unlink()
