@@ -70,6 +70,7 @@ BLOCK_KINDS = {
     ("text", "traces"),  # run by test_tracing.py
     ("text", "banner"),  # run by test_operations.py, as is the next
     ("text", "nginx"),
+    ("text", "caddy"),  # run by test_proxy_paths.py
     ("python", "first-client"),  # run by test_first_clients.py, as is the next
     ("js", "first-client"),
     ("js", "client"),  # run by test_js_client.py

@@ -6,15 +6,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 from support.browser import CHROMIUM
+from support.documents import DOCS, of_kind
 from support.proxy_servers import ProxyKind, each_proxy
 from support.site_console import use_console
 from support.sites import Site, check_chats, open_site, sign_in
 
+(CADDY_LINES,) = of_kind(DOCS["operations"], "text", "caddy")
 # Edits of each file for the path /hubbub/, which the proxy passes on, or removes.
 NGINX_LOCATION = {"location / {": "location /hubbub/ {"}
-CADDY_PATH = {
-    "\treverse_proxy 127.0.0.1:9527 {": "\tredir /hubbub /hubbub/\n\treverse_proxy /hubbub/* 127.0.0.1:9527 {",
-}
+CADDY_PATH = {"\treverse_proxy 127.0.0.1:9527 {": "\n".join(f"\t{line}" for line in CADDY_LINES.lines)}
 CADDY_WITHOUT_PATH = {
     "\treverse_proxy 127.0.0.1:9527 {": "\tredir /hubbub /hubbub/\n\thandle_path /hubbub/* {\n\t"
     "reverse_proxy 127.0.0.1:9527 {",

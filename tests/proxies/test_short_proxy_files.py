@@ -1,18 +1,16 @@
-"""nginx and Caddy with fewer lines than in deploy/, as people write them."""
+"""nginx with fewer lines than in deploy/, as people write them."""
 
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
-import attrs
 import pytest
 from support.browser import needs_browser
 from support.documents import DOCS, of_kind
-from support.proxy_servers import CADDY, NGINX, needs_proxy
+from support.proxy_servers import NGINX, needs_proxy
 from support.site_console import use_console
-from support.sites import Site, check_chats, open_site, sign_in
+from support.sites import Site, open_site, sign_in
 
 from hub.web.sign_in import SECURE_COOKIE
 
@@ -92,16 +90,3 @@ async def test_nginx_signs_people_in_with_the_lines_of_the_page(tmp_path: Path) 
         headers["Authorization"] = aiohttp.encode_basic_auth("ann", "secret")
         async with http.get(f"{site.api}/me", headers=headers) as response:
             assert (response.status, (await response.json())["name"]) == (200, "ann")
-
-
-@needs_proxy(CADDY)
-async def test_caddy_needs_one_line(tmp_path: Path) -> None:
-    """The one of "Going public in ten lines"."""
-    (block,) = of_kind(DOCS["operations"], "sh", "server")
-    (line,) = (line for line in block.lines if "Caddyfile" in line)
-    host, directive = shlex.split(line)[1].split("\\n")[:2]
-    file = tmp_path / "Caddyfile"
-    file.write_text(f"\n{host} {{\n{directive}\n}}\n")
-    async with open_site(tmp_path, attrs.evolve(CADDY, file=file)) as site:
-        await check_chats(site)
-        await check_sign_in(site)
