@@ -147,7 +147,7 @@ async def endure(folder: Path, mode: str, is_tls: bool) -> None:
         assert target.hub.running and target.hub.pid == pid and "Traceback" not in target.hub.log, target.hub.log
         assert highest <= descriptors + MAX_NEW_DESCRIPTORS
         if mode == "-X":  # the attack goes on to read what the kernel has, after the hub has cut its connections
-            assert highest > descriptors + CAP and min(counts[counts.index(highest) :]) <= descriptors + 1
+            assert highest > descriptors + CAP and sum(count <= descriptors + 1 for count in counts) > len(counts) // 4
         else:
             assert end == ALL_CLOSED
         assert mode == "-R" or "this address has too many connections" in target.hub.log
