@@ -27,6 +27,7 @@ class Answer:
     _cancel: Callable[[str, str], Awaitable[tuple[str, ...]]]
     accepted: Accepted | None = None
     is_ready: bool = True  # False while files of the message are being uploaded
+    upload: asyncio.Task[None] | None = None
     _decision: asyncio.Event = attrs.Factory(asyncio.Event)  # set when the chat was accepted, or has failed
 
     @property
@@ -47,8 +48,10 @@ class Answer:
         self._decision.set()
 
     def abandon(self, failure: Failure) -> None:
-        """Fail the answer, and take no further events."""
+        """Fail the answer, stop the upload of its files, and take no further events."""
         self.fail(failure)
+        if self.upload is not None:
+            self.upload.cancel()
         self.reader.feed.readers.discard(self.reader)
 
     def __aiter__(self) -> "Answer":

@@ -92,10 +92,12 @@ class Client:
             if not task.cancelled():
                 task.result()  # raises the error of a task that failed by a fault of this client
 
-    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task for close() to wait for. One that has failed by a fault of this client stays until then."""
-        self._tasks = {task for task in self._tasks if not task.done() or task.cancelled() or task.exception()}
-        self._tasks.add(asyncio.create_task(work))
+        self._tasks = {task for task in self._tasks if not task.done() or not task.cancelled() and task.exception()}
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        return task
 
     @property
     def state(self) -> LinkState:
@@ -204,7 +206,7 @@ class Client:
         )
         self.chats.add(answer)
         if files and not answer.has_failed:
-            self._start_task(self._attach_files(answer, tuple(files)))
+            answer.upload = self._start_task(self._attach_files(answer, tuple(files)))
         return answer
 
     async def _attach_files(self, answer: Answer, files: Sequence[FileContent | StoredFile]) -> None:

@@ -147,6 +147,7 @@ class Session:
         for answer in list(self._answers):
             self._client.chats.drop(answer)
             answer.abandon(error)
+        self._client.chats.send_ready(self.id)  # chats of other objects may have waited for an upload of this one
         for reader in list(self._readers):
             reader.end()
         self._client.feeds.leave(self)

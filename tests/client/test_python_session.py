@@ -65,6 +65,18 @@ async def test_a_path_that_cannot_be_read_is_an_error(reader: Hub, tmp_path: Pat
         assert await session.ask("hello") == "hello"
 
 
+async def test_leave_stops_the_upload_of_a_messages_files(reader: Hub) -> None:
+    """A message of another object, which waited for the upload, is sent then."""
+    async with connect(address(reader.port)) as client:
+        session, other = [await client.session("s1", agent="reader") for _ in range(2)]
+        answer, later = session.chat("x", files=[b"bytes"]), other.chat("later")
+        session.leave()
+        with pytest.raises(Closed):
+            await answer.text()
+        assert await later.text() == "later"
+        assert await other.list_files() == ()
+
+
 async def test_a_message_that_json_does_not_have_is_not_sent(reader: Hub) -> None:
     """The call raises the error; the client goes on, also over a reconnect."""
     async with connect(address(reader.port)) as client:
