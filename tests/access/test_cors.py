@@ -26,7 +26,8 @@ async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def filled(path: str) -> str:
-    return path.replace("{id}", "s1").replace("{agentId}", "echo").replace("{invite}", "i1").replace("{subject}", "p1")
+    names = {"id": "s1", "agentId": "echo", "invite": "i1", "subject": "p1", "name": "hubbub_client.whl"}
+    return path.format_map(names)
 
 
 async def preflight(
