@@ -49,7 +49,7 @@ HubError
 │   └── SignInTimeout       a WebSocket whose client did not sign in in time
 ├── BadLink                 a link that is wrong, expired, used or revoked
 ├── Refused                 a request with a Host or Origin that is not allowed, or through a proxy without sign-in
-└── UpgradeRequired         a request for the address of a WebSocket that asks for none
+└── UpgradeRequired         a request to the address of a WebSocket that is no handshake
 
 AgentError is separate: an agent raises it to end its run with an error text for users.
 """

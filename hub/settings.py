@@ -50,7 +50,7 @@ BaseAddress = Annotated[
     str,
     msgspec.Meta(
         pattern=r"\Ahttps?://[^/?#@\\\s]+\Z",
-        description="an http or https address without a path, such as https://hub.example.com; the path is base_path",
+        description="an http or https address without a path, such as https://hub.example.com; base_path is for a path",
     ),
 ]
 # Only characters that an address never escapes: every proxy and every browser writes such a path in the same way.
@@ -58,7 +58,7 @@ BasePath = Annotated[
     str,
     msgspec.Meta(
         pattern=r"\A((/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)+)?\Z",
-        description="a path such as /hubbub, with / before and not after it, of letters, digits and . _ ~ -",
+        description="a path such as /hubbub: / at its start but not at its end, and letters, digits and . _ ~ -",
     ),
 ]
 NewUserRole = Annotated[

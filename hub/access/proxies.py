@@ -58,7 +58,7 @@ def is_trusted_proxy(peer: str, trusted_proxies: tuple[str, ...]) -> bool:
 def is_forgotten_proxy(peer: str, trusted_proxies: tuple[str, ...]) -> bool:
     """Return whether *peer* may be a proxy that is missing in *trusted_proxies*.
 
-    It is one of this machine or of a private network. A stranger connects from far, and would like to be trusted.
+    Only addresses of this machine and of private networks count: a hint must not advise trusting a stranger.
     """
     try:
         return _parse_address(peer).is_private and not is_trusted_proxy(peer, trusted_proxies)

@@ -42,14 +42,14 @@ def host_hint(host: str, known_hosts: tuple[str, ...] = ()) -> str:
     """Return what to do after the hub has refused a Host."""
     name = read_host_name(host)
     if name is None or not _is_valid(name, HostName):
-        return "it is no name of a host with a port or without: correct the client, or the proxy"
+        return "it is not a host name with an optional port: correct the client, or the proxy"
     return f"if it is a name of this hub, write {list_line('hosts', (*known_hosts, name))} in hubbub.toml"
 
 
 def origin_hint(settings: Settings, origin: str, known_origins: tuple[str, ...] = ()) -> str:
     """Return what to do after the hub has refused an Origin."""
     if not _is_valid(origin, Origin):
-        return "it is no origin as browsers write it: correct the client, or the proxy"
+        return "it is not an origin that a browser sends: correct the client, or the proxy"
     hint = f"if you trust its pages, write {list_line('origins', (*known_origins, origin))} in hubbub.toml"
     if origin == "null":
         return f"a page opened from disk has this origin: serve it with python3 -m http.server; {hint}"

@@ -56,7 +56,7 @@ class HttpApi:
                         if not is_refused:
                             return data
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            text = f"no answer of the hub to {method} {path} ({error or 'no answer in time'}): try again"
+            text = f"no answer from the hub to {method} {path} ({error or 'no answer in time'}): try again"
             raise ConnectionCut("connection_cut", text, retryable=True) from error
         raise AssertionError("the second response is returned or raised")
 

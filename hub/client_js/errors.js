@@ -54,6 +54,6 @@ export async function errorFromResponse(response) {
   const retryAfterMs = Number.isNaN(seconds) ? undefined : seconds * 1000
   const retryable = status >= 500 || status === 429 || retryAfterMs !== undefined || RETRYABLE.has(body.code)
   const details = { retryable, retryAfterMs, sessionId: body.sessionId }
-  const text = `the address answers with HTTP ${status}, and not a hub: check the proxy in front of the hub`
+  const text = `a proxy or another server, and not a hub, answered with HTTP ${status}: check the proxy in front of the hub`
   return new HubError(body.code ?? `http_${status}`, body.error ?? text, details)
 }

@@ -37,7 +37,7 @@ from hub.settings import ConfigError
 
 FLUSH_SECONDS = 1.0  # the longest wait for the collector when the hub stops
 SENDING_LOG_SECONDS = 60.0
-# What these loggers say repeats with each batch, and may have the whole address of the collector.
+# These loggers repeat a record for each batch. A record may have the collector's address with its credentials.
 SENDING_LOGGERS = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.sdk._shared_internal",
@@ -95,9 +95,8 @@ def _check_variables() -> str:
 def _make_resource(version: str) -> Resource:
     """Return the description of this service. OpenTelemetry's variables come first."""
     resource = Resource({"service.version": version}).merge(Resource.create())
-    if str(resource.attributes["service.name"]).startswith(
-        "unknown_service"
-    ):  # what the SDK uses if no variable is set
+    # The name that the SDK uses if no variable is set.
+    if str(resource.attributes["service.name"]).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "hubbub"}))
     return resource
 
@@ -129,7 +128,7 @@ class _SendingFilter(logging.Filter):
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Tracing:
-    """Makes the spans of a hub. If *has_content* is False, no span has a word of a message, an answer or a tool."""
+    """Makes the spans of a hub. If *has_content* is False, no span has text of a message, an answer or a tool."""
 
     provider: TracerProvider
     exporter: OTLPSpanExporter
@@ -151,7 +150,7 @@ class Tracing:
         links: Sequence[Link] = (),
         attributes: Mapping[str, str | float] = {},
     ) -> "AnswerSpan":
-        """Start the span of an answer, a run or a called one."""
+        """Start the span of a run, or of an answer that another answer called."""
         agent = ids["agent"]
         all_attributes: dict[str, Any] = {
             gen_ai.OPERATION_NAME: gen_ai.INVOKE_AGENT,
@@ -231,16 +230,16 @@ class AnswerSpan:
         return current_context.get_current() if is_own else self.context
 
     def note_first_output(self, seconds: float) -> None:
-        """The clients have the first output, this long after the call of the agent."""
+        """Note that the clients have the first output, *seconds* after the call of the agent."""
         self.span.set_attribute(gen_ai.FIRST_OUTPUT_SECONDS, seconds)
 
     def note_text(self, text: str) -> None:
-        """The answer has this text."""
+        """Note a text of the answer."""
         if self.tracing.has_content:
             self._text.add(text)
 
     def note_event(self, event: object) -> None:
-        """The agent yielded an event, perhaps with fields of wrong types."""
+        """Note an event that the agent yielded. Its fields may have wrong types."""
         self.tools.note(event)
 
     def end(self, reason: str, error_code: object = None, usage: object = None) -> None:
@@ -274,7 +273,7 @@ class ModelSpan:
         PROPAGATOR.inject(headers, self.context)
 
     def note_finish(self, reason: str, usage: object) -> None:
-        """The model has ended its answer."""
+        """Note that the model has ended its answer, and why."""
         self.span.set_attributes({gen_ai.FINISH_REASONS_LIST: [reason], **_count_tokens(usage)})
 
     def end(self, error_code: str | None = None) -> None:

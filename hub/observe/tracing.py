@@ -1,4 +1,4 @@
-"""Trace runs: the parts that work without the packages of OpenTelemetry. While `otel` is off, a run costs nothing more.
+"""Trace runs, without the packages of OpenTelemetry. While `otel` is off, a run costs nothing more.
 
 hub.observe.otel has the other parts. Its spans are None while `otel` is off.
 """
@@ -36,7 +36,7 @@ class TraceOrigin(NamedTuple):
     is_parent: bool = True
 
 
-# The origin of the runs that code in this context admits. It is set only while `otel` is on.
+# The origin of the runs that this context creates. It is set only while `otel` is on.
 trace_origin: ContextVar[TraceOrigin | None] = ContextVar("trace_origin", default=None)
 # The span of the answer whose code runs in this context.
 answer_span: "ContextVar[AnswerSpan | None]" = ContextVar("span", default=None)

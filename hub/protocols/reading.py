@@ -129,10 +129,12 @@ def check_request(request: Request, limits: Limits) -> None:
     if sampling:
         _check_value(sampling, attrs.evolve(limits, object_keys=len(data)), 2)
     if len(request.tool_names) < len(request.tools):
-        raise BadFrame("two tools of the request have one name: give each tool its own name")
+        raise BadFrame("two tools of the request have the same name: give each tool a name of its own")
     choice = request.tool_choice
     if request.is_tool_required and not (choice in request.tool_names or (choice == "required" and request.tools)):
-        raise BadFrame(f"the request has no tool for the tool choice {quote(choice or '')}: send its tools")
+        raise BadFrame(
+            f"the request has no tool for the tool choice {quote(choice or '')}: add this tool, or leave the choice out"
+        )
 
 
 def check_id(name: str, value: str) -> str:

@@ -18,8 +18,8 @@ class Hearing:
 
     *list_runs* returns the active and the queued runs.
 
-    If the agent of a run has `unheard_seconds`, the run is cancelled when it was heard, and then nobody hears it for so
-    long. The time is not measured while the run is queued or has an open question.
+    A run of an agent with `unheard_seconds` is cancelled if somebody has heard it, and then nobody hears it for this
+    time. The time is not measured while the run is queued or has an open question.
 
     A request of AG-UI owns its run. An orphan is a run whose last owner has ended before it. It is cancelled when the
     next chat is logged, or `agui_orphan_seconds` after that end if nobody hears it then.
@@ -28,8 +28,8 @@ class Hearing:
     channel: Channel
     host: SessionHost
     list_runs: Callable[[], list[ActiveRun]]
-    _requests: Counter[str] = attrs.Factory(Counter)  # waiting ones, by run
-    _heard_run_ids: set[str] = attrs.Factory(set)  # of runs that somebody has stopped to hear
+    _requests: Counter[str] = attrs.Factory(Counter)  # that wait, by run
+    _heard_run_ids: set[str] = attrs.Factory(set)  # runs with a listener that has left
     _timers: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)  # by run
     _owners: Counter[str] = attrs.Factory(Counter)  # requests, by run
     _orphans: dict[str, asyncio.TimerHandle] = attrs.Factory(dict)  # by run
@@ -88,13 +88,13 @@ class Hearing:
     # --- orphans ----------------------------------------------------------------------------------------------------
 
     def own(self, run_id: str) -> None:
-        """A request asks for a run, and owns it until disown(). The run is no orphan any more."""
+        """Let a request own a run until disown(). The run is no orphan any more."""
         self._owners[run_id] += 1
         if (timer := self._orphans.pop(run_id, None)) is not None:
             timer.cancel()
 
     def disown(self, run_id: str, *, makes_orphan: bool) -> None:
-        """A request has ended. With *makes_orphan*, the run is an orphan now, unless it has ended or another owner."""
+        """End an ownership. With *makes_orphan*, the run is an orphan now, unless it has ended or has another owner."""
         self._owners[run_id] -= 1
         if self._owners[run_id]:
             return
@@ -115,7 +115,7 @@ class Hearing:
     # --- unheard_seconds --------------------------------------------------------------------------------------------
 
     def _note_loss(self, run: ActiveRun) -> None:
-        """Somebody who heard a run has left."""
+        """Note that a listener of a run has left."""
         self._heard_run_ids.add(run.id)
         self._measure(run)
 

@@ -28,8 +28,8 @@ def _read_clock() -> float:
 class RunObserver:
     """Observes one run from its creation on. Call the methods in their order; each step may be left out.
 
-    A run that ends before its agent was called is not counted. Its span begins with its end. The span ends when the log
-    holds the end of the run: then the next start of the hub does not end the run once more. *tracing* is None while
+    The durations leave out a run that ends before its agent is called. Its span starts when the run ends. The span ends
+    when the log holds the end of the run: then the next start of the hub does not end the run once more. *tracing* is None while
     `otel` is off: then there is no span.
     """
 
@@ -42,7 +42,7 @@ class RunObserver:
     _end_span: Callable[[], None] | None = attrs.field(default=None, init=False)
 
     def note_call(self) -> "AnswerSpan | None":
-        """The agent is called now. Return the span of the run."""
+        """Note that the agent is called now. Return the span of the run."""
         self._call_time = _read_clock()
         self.counters.waits[self.record.agentId].add(self._call_time - self._creation_time)
         if self.tracing is not None:
@@ -50,7 +50,7 @@ class RunObserver:
         return self._span
 
     def note_first_output(self) -> None:
-        """The first output of the agent is delivered."""
+        """Note that the first output of the agent was delivered."""
         if self._call_time is None:
             return
         seconds = _read_clock() - self._call_time
@@ -59,12 +59,12 @@ class RunObserver:
             self._span.note_first_output(seconds)
 
     def note_event(self, event: Body) -> None:
-        """The agent yielded an event that is not text."""
+        """Note an event of the agent that is not text."""
         if self._span is not None:
             self._span.note_event(event)
 
     def note_end(self, reason: StopReason, error: AgentError | None, writer: AnswerWriter) -> None:
-        """The run has ended, and *writer* has all its messages."""
+        """Note that the run has ended. *writer* has all its messages."""
         now = _read_clock()
         if self._call_time is not None:
             self.counters.durations[self.record.agentId].add(now - self._call_time)
@@ -76,12 +76,12 @@ class RunObserver:
         self._end_span = partial(span.end, reason, None if error is None else error.code, writer.finish.usage)
 
     def note_logged_end(self) -> None:
-        """The log holds the end of the run, and the clients have it."""
+        """Note that the log and the clients have the end of the run."""
         if self._end_span is not None:
             self._end_span()
 
     def note_suspension(self) -> None:
-        """The run stops here, and starts again with the next start of the hub."""
+        """Note that the run stops, and starts again at the next start of the hub."""
         if self._span is not None:
             self._span.end("suspended")
 

@@ -41,7 +41,7 @@ class PairedCall:
 class CallPairs:
     """The tool calls of messages, by their ids and in order, each with its result.
 
-    Agents may use an id again: a result belongs to the last call before it. A result may also come before the call,
+    Agents may reuse an id: a result belongs to the last call before it. A result may also come before the call,
     because the message of the call is only logged at the end of its run. *early_results* are those that belong to no
     call so far.
     """
@@ -82,7 +82,8 @@ def list_result_ids(parts: Parts | None) -> list[str]:
 def make_follow_up(request: Request | None) -> Request | None:
     """Return the request for the run that gets the results of tool calls: that of the run with the calls.
 
-    The choice of a tool is left out: the call was made. So is what the client shared: it is as old as the call.
+    A choice that requires a tool is left out, because the call was made. The state, the context and the forwarded props
+    are left out, because they are as old as the call.
     """
     if request is None:
         return None
@@ -103,7 +104,7 @@ class CallFinder:
     async def find_basis(
         self, call_ids: Sequence[str], *, with_active_runs: bool = True, removed_ids: Collection[str] = ()
     ) -> RunBasis:
-        """Return what the run takes over that answers the results of these calls. It is current until the next await.
+        """Return the basis of the run that answers the results of these calls. It is current until the next await.
 
         Messages in *removed_ids* do not count. Call this while no chat is admitted. Raises UnknownToolCall,
         ToolCallAnswered, StorageUnavailable.
@@ -131,7 +132,7 @@ class CallFinder:
         return RunBasis(request=make_follow_up(request), parent_run_id=message.runId, agent_id=message.agentId)
 
     async def find_stored_basis(self, message: HistoryMessage) -> RunBasis:
-        """Return what the first run of a user's message took over, as far as the log still has it."""
+        """Return the basis of the first run of a user's message, as far as the log still has it."""
         request = await self.store.find_request(self.key, message.messageId)
         call_ids = {part["toolCallId"] for part in message.parts or () if part["type"] == "tool_result"}
         if not call_ids:

@@ -32,7 +32,7 @@ def refuse_http_1_0(request: web.Request) -> None:
 
 def describe_http_1_0(request: web.Request) -> str:
     """Return the answer to a request that refuse_http_1_0() has refused."""
-    return add_client(f"{HTTP_1_0_CAUSE}. Add to its settings: {NGINX_LINES}", _find_client(request))
+    return add_client(f"{HTTP_1_0_CAUSE}. In nginx, add: {NGINX_LINES}", _find_client(request))
 
 
 def check_upgrade(request: web.Request) -> None:
@@ -42,13 +42,14 @@ def check_upgrade(request: web.Request) -> None:
         if request.headers.get("Sec-WebSocket-Version") not in WEBSOCKET_VERSIONS:
             raise UpgradeRequired("the hub speaks version 13 of WebSocket (RFC 6455): use a newer client")
         return
-    # Every client that opens a WebSocket sends this header, and proxies pass it on: only the other two are of a hop.
+    # Every client that opens a WebSocket sends this header, and proxies pass it on. Upgrade and Connection are of one
+    # hop: a proxy must write them again.
     if "Sec-WebSocket-Key" in request.headers:
         cause, hint = f"a proxy removed {' and '.join(missing_names)} from the handshake of a WebSocket", UPGRADE_HINT
         _log_refusal(request, "WebSocket without Upgrade refused", cause, hint)
     else:
-        cause = "this address speaks WebSocket, and the request asks for none"
-        hint = f'open it in a client of WebSocket, in JavaScript with new WebSocket("{_find_address(request)}")'
+        cause = "this address is for WebSockets, and the request is no WebSocket handshake"
+        hint = f'open it with a WebSocket client, in JavaScript with new WebSocket("{_find_address(request)}")'
         _log_refusal(request, "plain request to a WebSocket refused", cause, hint)
     raise UpgradeRequired(add_client(f"{cause}: {hint}", _find_client(request)))
 

@@ -1,4 +1,4 @@
-"""`hubbub doctor` names what must be mended, each with the line that mends it."""
+"""`hubbub doctor` names what is wrong, each with the line that fixes it."""
 
 import asyncio
 import json
@@ -124,7 +124,7 @@ async def test_missing_extensions_of_aiohttp_are_found(folder: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit: run it on Linux or macOS")
 async def test_too_few_file_descriptors_are_found(folder: Path) -> None:
-    """The line that mends it is a command of the shell. Of a running hub, its own limit counts."""
+    """The line that fixes it is a shell command. Of a running hub, its own limit counts."""
     assert (await examine_with_few_descriptors(folder)).find("300 files at a time").remedy.startswith("ulimit -n 5200 ")
     process = HubProcess(folder)
     try:
@@ -249,7 +249,7 @@ async def test_settings_that_stop_the_start_are_wrong(folder: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run it on Linux or macOS")
 async def test_agents_that_others_can_change_are_found(folder: Path) -> None:
-    """The remedy mends it."""
+    """The remedy fixes it."""
     (folder / "agents" / "echo.py").chmod(0o666)
     finding = (await examine(folder)).find("other accounts can change agents/echo.py")
     subprocess.run(finding.remedy, shell=True, check=True, cwd=folder)
@@ -258,7 +258,7 @@ async def test_agents_that_others_can_change_are_found(folder: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run it on Linux or macOS")
 async def test_a_secret_that_others_can_read_is_found(folder: Path) -> None:
-    """In .env, and in hubbub.toml. The remedy mends it."""
+    """In .env, and in hubbub.toml. The remedy fixes it."""
     (folder / "hubbub.toml").write_text(
         f'[hubbub]\njwt_issuer = "a"\njwt_audience = "b"\njwt_secret = "{SECRET}"\npublic_url = "http://localhost"\n'
     )
@@ -296,7 +296,7 @@ def test_the_end_of_a_certificate_is_found(tmp_path: Path) -> None:
     files = make_certificate(tmp_path)
     for days, level, fragment in (
         (14.5, "ok", "is valid for 14 days"),
-        (13.5, "wrong", "ends in 13.5 days: after that, nobody can connect"),
+        (13.5, "wrong", "expires in 13.5 days: after that, nobody can connect"),
         (-0.5, "wrong", "certificate has expired"),
     ):
         sign_again(files, days)
@@ -333,7 +333,7 @@ async def test_the_certificate_of_the_public_address_is_checked(
     async with server:
         url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
         (finding,) = await asyncio.to_thread(lambda: [*check_public_certificate(URL(url))])
-    assert finding.level == "wrong" and "the certificate of localhost ends in 5.0 days" in finding.text
+    assert finding.level == "wrong" and "the certificate of localhost expires in 5.0 days" in finding.text
 
 
 # --- the data folder and the log --------------------------------------------------------------------------------------
@@ -350,13 +350,13 @@ async def used_folder(folder: Path) -> Path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes: run it on Linux or macOS")
 async def test_a_data_folder_that_others_can_read_is_found(used_folder: Path) -> None:
-    """The remedy mends it."""
+    """The remedy fixes it."""
     data = used_folder / "data"
     data.chmod(0o755)
     for file in data.glob("hub.db*"):
         file.chmod(0o644)
     report = await examine(used_folder)
-    finding = report.find("with all messages")
+    finding = report.find("other accounts can read the data of the hub")
     assert finding.level == "wrong" and report.code == 1
     subprocess.run(finding.remedy, shell=True, check=True, cwd=used_folder)
     report = await examine(used_folder)

@@ -111,7 +111,7 @@ MISTAKES: list[tuple[dict[str, Any], list[str], list[str]]] = [
 
 
 async def test_each_mistake_of_a_proxy_is_found(process: HubProcess) -> None:
-    """With the lines that mend it, for each proxy."""
+    """With the lines that fix it, for each proxy."""
     places = asyncio.Semaphore(4)
 
     async def check_mistake(options: dict[str, Any], fragments: list[str], remedies: list[str]) -> None:
@@ -134,7 +134,7 @@ async def test_a_slow_way_gets_advice(process: HubProcess) -> None:
     assert [*wrongs(findings)] == []
     (advice,) = [finding for finding in findings if finding.level == "advice"]
     assert "compresses streams (gzip)" in advice.text and "in nginx: gzip off;" in advice.remedy
-    assert "after the proxy has stored it" in findings[-1].text and "request_buffering off;" in findings[-1].remedy
+    assert "but the proxy stores it first" in findings[-1].text and "request_buffering off;" in findings[-1].remedy
 
 
 async def test_a_path_without_its_setting_is_found(process: HubProcess) -> None:

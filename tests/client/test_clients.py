@@ -1,4 +1,4 @@
-"""Both client libraries under the same faults, each in a driver program, with a proxy before a real hub."""
+"""Both client libraries under the same faults, each in a driver program, with a proxy in front of a real hub."""
 
 import asyncio
 import random

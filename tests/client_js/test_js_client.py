@@ -98,7 +98,7 @@ class Driver:
 
 @attrs.define(eq=False)
 class Network:
-    """A hub, a proxy before it that can cut connections, and the driver of a client that connects to the proxy.
+    """A hub, a proxy in front of it that can cut connections, and the driver of a client that connects to the proxy.
 
     The hub may have another port after a restart.
     """

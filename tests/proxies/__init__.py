@@ -1,1 +1,1 @@
-"""Real proxies before a hub, and real attacks on a hub."""
+"""Real proxies in front of a hub, and real attacks on a hub."""

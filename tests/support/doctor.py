@@ -8,7 +8,7 @@ from support.process import CommandOutput, run_hubbub
 
 from hub.cli.doctor.findings import Finding
 
-END = "nothing must be mended"
+END = "nothing to fix"
 
 
 @attrs.frozen
@@ -39,7 +39,7 @@ def read_report(output: CommandOutput) -> Report:
             findings.append(Finding(level, text.strip()))  # type: ignore[arg-type]
     report = Report(output.code, tuple(findings))
     assert (output.code, output.err) == (1 if report.problems else 0, ""), output
-    assert output.out.splitlines()[-1] == (f"{len(report.problems)} to mend" if report.problems else END)
+    assert output.out.splitlines()[-1] == (f"{len(report.problems)} to fix" if report.problems else END)
     return report
 
 

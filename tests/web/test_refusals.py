@@ -88,7 +88,7 @@ async def test_a_browser_that_opens_the_address_of_a_websocket_is_told_so(
 ) -> None:
     answer = await send(served, headers, "/api/v1/ws")
     assert (answer.status, answer.code) == (426, "upgrade_required")
-    assert "this address speaks WebSocket" in answer.error
+    assert "this address is for WebSockets" in answer.error
     assert f'new WebSocket("ws://127.0.0.1:{served.port}/api/v1/ws")' in answer.error
     assert [line["address"] for line in log_lines] == ["127.0.0.1"]
 

@@ -1,1 +1,1 @@
-"""`hubbub doctor`: what is unsafe, missing or misconfigured, each with the line that mends it."""
+"""`hubbub doctor`: what is unsafe, missing or misconfigured, each with the line that fixes it."""

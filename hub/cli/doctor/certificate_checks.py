@@ -20,7 +20,7 @@ LAST_PART = 0.25  # of the time of a short certificate
 
 
 def check_certificate(settings: Settings) -> Iterator[Finding]:
-    """Check the files of the certificate: their pair, their end, and the name of the hub."""
+    """Check the certificate: that its key fits, that it has the name of the hub, and when it expires."""
     try:
         certificate = open_certificate(settings)
     except ConfigError as error:
@@ -41,7 +41,7 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
 def _shake_hands(server_context: ssl.SSLContext, file: Path, host: str | None) -> dict[str, Any]:
     """Return the fields of a certificate, from a handshake in memory with a client that trusts this certificate.
 
-    Raises SSLCertVerificationError if its time or its name is wrong.
+    Raises SSLCertVerificationError if it has expired, is not valid yet, or has another name.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = host is not None
@@ -60,7 +60,7 @@ def _shake_hands(server_context: ssl.SSLContext, file: Path, host: str | None) -
 
 
 def check_public_certificate(address: URL) -> Iterator[Finding]:
-    """Check the end of the certificate at a public address. The probes find one that is not valid."""
+    """Check when the certificate at a public address expires. The probes report one that is not valid."""
     if address.scheme != "https" or not address.host:
         return
     try:
@@ -75,6 +75,6 @@ def _check_end(name: str, fields: dict[str, Any]) -> Finding:
     start, end = (ssl.cert_time_to_seconds(fields[key]) for key in ("notBefore", "notAfter"))
     days = (end - time.time()) / DAY_SECONDS
     if days < min(LAST_DAYS, LAST_PART * (end - start) / DAY_SECONDS):
-        text = f"{name} ends in {days:.1f} days: after that, nobody can connect"
+        text = f"{name} expires in {days:.1f} days: after that, nobody can connect"
         return Finding("wrong", text, "renew it, and let a timer do so: certbot renew, or a proxy such as Caddy")
     return Finding("ok", f"{name} is valid for {days:.{0 if days >= LAST_DAYS else 1}f} days")

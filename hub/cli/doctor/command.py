@@ -27,9 +27,9 @@ Check = Callable[[], Iterable[Finding]]
 @click.option("--url", metavar="URL", help="Also send requests to this public address, through the proxy.")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON object instead of lines.")
 def run_doctor(url: str | None, is_json: bool, **flags: Any) -> None:
-    """Name what is unsafe, missing or misconfigured, each with the line that mends it.
+    """Name what is unsafe, missing or misconfigured, each with the line that fixes it.
 
-    Exit with code 1 if something must be mended. Run it on the machine of the hub, with the account of the hub.
+    Exit with code 1 if something is wrong. Run it on the machine of the hub, with the account of the hub.
     """
     if is_json:
         with redirect_stdout(sys.stderr):  # agents may print when they are loaded
@@ -38,12 +38,12 @@ def run_doctor(url: str | None, is_json: bool, **flags: Any) -> None:
         click.echo(to_printable_json({"problems": problems, "findings": [attrs.asdict(entry) for entry in findings]}))
     else:
         problems = print_findings(_examine(flags, url))
-        click.echo(f"{problems} to mend" if problems else "nothing must be mended")
+        click.echo(f"{problems} to fix" if problems else "nothing to fix")
     sys.exit(1 if problems else 0)
 
 
 def _examine(flags: dict[str, Any], url: str | None) -> Iterator[Finding]:
-    """Yield what is found. What ends several checks, such as a file that cannot be read, is found once."""
+    """Yield the findings of all checks. Report an error that ends several checks, such as a missing file, once."""
     try:
         loaded_settings = load_sources(flags)
     except ConfigError as error:
@@ -93,4 +93,4 @@ def _list_checks(loaded_settings: LoadedSettings, url: str | None) -> Iterator[C
         yield lambda: check_public_certificate(parse_address(url))
     elif settings.public_url is not None:
         remedy = f"hubbub doctor --url {make_base_url(settings)}"
-        yield lambda: [Finding("ok", "the way through the proxy was not tried", remedy)]
+        yield lambda: [Finding("ok", "the way through the proxy was not tested", remedy)]

@@ -21,9 +21,8 @@ from hub.settings import Settings
 
 SECONDS = 30.0  # for one answer
 UPLOAD_SECONDS = 120.0
-UPLOAD_PAUSE_SECONDS = (
-    1.0  # of an upload, after its first block: a proxy that stores bodies hides the pause from the hub
-)
+# The pause of an upload after its first block. A proxy that stores bodies hides the pause from the hub.
+UPLOAD_PAUSE_SECONDS = 1.0
 FIRST_EVENT_SECONDS = 3.0  # less than the time between the two events of the hub's stream
 BLOCK = bytes(64 * 1024)
 PROTOCOL = "hubbub.v1"
@@ -31,7 +30,7 @@ FRAME = "hubbub " * 8192  # 56 KiB
 
 
 class ProbeFailed(Exception):
-    """A probe got no answer of the hub; the message says what came instead.
+    """A probe got no answer from the hub. The message says what came instead.
 
     *status* is None without an answer. *server* has the names of the servers in the answer.
     """
@@ -64,7 +63,7 @@ class StreamAnswer:
 
 @attrs.frozen(kw_only=True)
 class SocketAnswer:
-    """The end of a WebSocket: *failure* says why it did not open, and is "" if it did.
+    """The result of opening a WebSocket: *failure* says why it did not open, and is "" if it did.
 
     *report* is None if the request did not reach the hub. *is_echoed* is True if the message came back.
     """
@@ -171,7 +170,7 @@ async def _make_body(size: int) -> AsyncIterator[bytes]:
 
 @asynccontextmanager
 async def open_echo_client(settings: Settings, url: URL) -> AsyncIterator[EchoClient]:
-    """Yield a client that opens a new connection for each probe, because a proxy may decide by connection."""
+    """Yield a client that opens a new connection for each probe, because a proxy may route by connection."""
     own_ports: set[int | None] = set()
 
     def open_socket(address: Any) -> socket.socket:
@@ -219,7 +218,7 @@ def _make_failure(response: aiohttp.ClientResponse, data: bytes) -> ProbeFailed:
     except (ValueError, KeyError, TypeError):
         text = f"the answer has the status {status}, and comes from a proxy or another server, not from this hub"
     if location is not None:
-        text += f"; it leads to {URL(location).with_query(None)}"
+        text += f"; it redirects to {URL(location).with_query(None)}"
     return ProbeFailed(text, status, name_servers(response.headers))
 
 

@@ -14,7 +14,7 @@ COLORS = {"wrong": "red", "advice": "yellow", "ok": "green"}
 
 @attrs.frozen
 class Finding:
-    """One line of the doctor. *remedy* has the lines that mend what is wrong: commands, or lines of a file."""
+    """One line of the doctor. *remedy* has the lines that fix it: commands, or lines of a file."""
 
     level: Level
     text: str
@@ -22,12 +22,12 @@ class Finding:
 
 
 def count_problems(findings: Iterable[Finding]) -> int:
-    """Return the number of findings that must be mended."""
+    """Return the number of findings that are wrong."""
     return sum(finding.level == "wrong" for finding in findings)
 
 
 def print_findings(findings: Iterable[Finding]) -> int:
-    """Print findings as they come, and return the number of those that must be mended."""
+    """Print findings as they come, and return the number of those that are wrong."""
     problems = 0
     for finding in findings:
         problems += count_problems([finding])

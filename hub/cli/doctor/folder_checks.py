@@ -42,7 +42,7 @@ def _check_owner(folder: Path) -> Iterator[Finding]:
         return
     owner = folder.stat().st_uid
     if owner != os.geteuid() and os.geteuid() != 0:
-        text = f"the data folder {folder} belongs to the account {_find_name(owner)}, which runs the hub"
+        text = f"the data folder {folder} belongs to the account {_find_name(owner)}, not to this one"
         yield Finding("wrong", text, f"sudo -u {_find_name(owner)} hubbub doctor")
     elif owner != os.geteuid():
         text = f"the data folder {folder} belongs to {_find_name(owner)}: files that root makes there stop the hub"
@@ -59,7 +59,7 @@ def _find_name(uid: int) -> str:
 
 
 def _check_modes(folder: Path) -> Iterator[Finding]:
-    """Check that other accounts can read nothing. In a shared folder, each file of the hub counts."""
+    """Check that other accounts can read nothing. If they can open the folder, check each file of the hub."""
     if sys.platform == "win32":
         return
     is_shared = bool(folder.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
@@ -67,7 +67,7 @@ def _check_modes(folder: Path) -> Iterator[Finding]:
     open_files = [str(path) for path in files if is_shared and path.lstat().st_mode & 0o077]
     if open_files:
         paths = shlex.join(open_files)
-        yield Finding("wrong", f"other accounts can read {paths}, with all messages", f"chmod -R go-rwx {paths}")
+        yield Finding("wrong", f"other accounts can read the data of the hub: {paths}", f"chmod -R go-rwx {paths}")
     elif is_shared:
         mode = stat.S_IMODE(folder.stat().st_mode)
         yield Finding("advice", f"other accounts can list the data folder {folder} ({mode:o})", f"chmod 700 {folder}")
@@ -112,10 +112,10 @@ def _check_space(settings: Settings, folder: Path) -> Iterator[Finding]:
     wish = max(settings.retention_mb * MiB, MIN_FREE_BYTES)
     free = f"the disk of {folder} has {_format_gib(free_bytes)} free"
     if free_bytes < MIN_FREE_BYTES:
-        yield Finding("wrong", f"{free}: soon the hub refuses every message", "free space, or move the data folder")
+        yield Finding("wrong", f"{free}: soon the hub refuses every message", "make space, or move the data folder")
     elif free_bytes < wish:
-        text = f"{free}, and the log may grow to {_format_gib(settings.retention_mb * MiB)} (retention_mb), and files"
-        yield Finding("advice", text, f"free space, or retention_mb = {free_bytes // MiB // 2}")
+        text = f"{free}, but the log may grow to {_format_gib(settings.retention_mb * MiB)} (retention_mb)"
+        yield Finding("advice", text, f"make space, or set retention_mb = {free_bytes // MiB // 2}")
     else:
         yield Finding("ok", free)
     if hasattr(os, "statvfs"):

@@ -77,7 +77,7 @@ def check_agents(settings: Settings) -> Iterator[Finding]:
 
 
 def _is_model_missing(settings: Settings) -> bool:
-    """Return whether the agent `main` can only say how to get a model."""
+    """Return whether the agent `main` has no model, so that it can only say how to get one."""
     try:
         options = tomllib.loads((settings.agents / "main.toml").read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
@@ -100,7 +100,7 @@ def _has_engine() -> bool:
 def check_log(settings: Settings) -> Iterator[Finding]:
     """Check the log for damage, if there is one. Raises LogUnusable."""
     for risk in _call(settings, lambda hub: commands.list_log_risks(hub, OPERATOR)):
-        yield Finding("advice", risk, "a newer Python, or a newer SQLite of the system")
+        yield Finding("advice", risk, "install a newer Python, or a newer SQLite")
     if settings.log is None and not (settings.data / LOG_FILE).exists():
         yield Finding("ok", "there is no log yet: the first start makes it")
         return

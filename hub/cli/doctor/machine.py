@@ -21,7 +21,7 @@ AIOHTTP_EXTENSIONS = ("_http_parser", "_http_writer", "_websocket.reader_c", "_w
 SHOWN_PACKAGES = ("aiohttp", "uvloop", "msgspec", "orjson")
 FREE_DESCRIPTORS = 200  # for files, the log and agents, beside those of connections
 FEW_DESCRIPTORS = 1024
-CLOCK_ERROR = 5  # TIME_ERROR of adjtimex(2): nothing keeps the clock right
+CLOCK_ERROR = 5  # TIME_ERROR of adjtimex(2): the clock is not synchronized
 OLDEST_TIME = 1_767_225_600  # the start of 2026: this version did not exist before
 
 
@@ -67,17 +67,17 @@ def _check_packages() -> Iterator[Finding]:
 def _check_extensions() -> Iterator[Finding]:
     missing = [name for name in AIOHTTP_EXTENSIONS if importlib.util.find_spec(f"aiohttp.{name}") is None]
     if os.environ.get("AIOHTTP_NO_EXTENSIONS"):
-        yield Finding("wrong", "aiohttp runs without its C extensions: slow", "unset AIOHTTP_NO_EXTENSIONS")
+        yield Finding("wrong", "aiohttp runs without its C extensions: it is slow", "unset AIOHTTP_NO_EXTENSIONS")
     elif missing:
         text = f"aiohttp has no C extensions here ({', '.join(missing)}): HTTP and WebSockets are slow"
         yield Finding("wrong", text, "pip install --force-reinstall --only-binary :all: aiohttp")
     if sys.platform != "win32" and not _is_installed("uvloop"):
-        yield Finding("advice", "uvloop is not installed: the hub needs twice the processor time", "pip install uvloop")
+        yield Finding("advice", "uvloop is not installed: the hub needs more processor time", "pip install uvloop")
 
 
 def _check_account() -> Iterator[Finding]:
     if sys.platform != "win32" and os.geteuid() == 0:
-        text = "this is the account root: agents, which are programs of their own, could change the whole machine"
+        text = "this account is root: the code of an agent could change the whole machine"
         yield Finding("advice", text, "run the hub with an account of its own: useradd --system --create-home hubbub")
 
 
@@ -105,7 +105,7 @@ def _check_clock() -> Iterator[Finding]:
         text = f"the clock is wrong: it is {time.strftime('%Y-%m-%d')}; keys would be valid too long or too short"
         yield Finding("wrong", text, "timedatectl set-ntp true")
     elif _is_clock_unsynchronised():
-        text = "nothing keeps the clock right: times of messages, ends of keys and tokens (JWT) depend on it"
+        text = "the clock is not synchronized: the times of messages and the ends of keys and tokens (JWT) depend on it"
         yield Finding("advice", text, "timedatectl set-ntp true")
 
 

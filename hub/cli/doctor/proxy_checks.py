@@ -36,7 +36,7 @@ from hub.settings import Settings
 
 FORGED_ADDRESS, FORGED_HOST, FORGED_USER = "192.0.2.66", "forged.invalid", "hubbub-doctor-forgery"  # RFC 5737, 2606
 SIGN_IN_STATUSES = (301, 302, 303, 307, 308, 401, 403)
-MIN_PAUSE_SECONDS = 0.5  # at the hub, of an upload that pauses for longer
+MIN_PAUSE_SECONDS = 0.5  # at the hub; the upload pauses longer (UPLOAD_PAUSE_SECONDS)
 
 
 def check_proxy(settings: Settings, url: URL) -> Iterator[Finding]:
@@ -50,7 +50,7 @@ async def _collect_findings(settings: Settings, url: URL) -> list[Finding]:
 
 
 async def _examine_way(client: EchoClient) -> AsyncIterator[Finding]:
-    """Yield what is found. While the hub refuses the probes, streams and uploads cannot be tried."""
+    """Yield the findings. While the hub refuses the probes, streams and uploads cannot be tested."""
     headers = {name: value for name, (value, _) in CLIENT_HEADERS.items()} | {"Origin": client.origin}
     try:
         answer = await client.get(headers)
@@ -78,7 +78,7 @@ def _describe_failure(way: Way, error: ProbeFailed) -> Finding:
         return Finding("wrong", text)
     if error.status in SIGN_IN_STATUSES:
         path = way.client.echo_url.path
-        remedy = f"try the address to which it leads, or let the proxy pass on {path}: the doctor has a token for it"
+        remedy = f"try the address of the redirect, or let the proxy pass on {path} without sign-in"
         return Finding("wrong", text, remedy)
     if not way.path and way.settings.base_path:
         text = f"{text}. base_path is {way.settings.base_path}, so the hub is at another address"
@@ -89,7 +89,7 @@ def _describe_failure(way: Way, error: ProbeFailed) -> Finding:
 
 
 async def check_forgery(way: Way) -> list[Finding]:
-    """Send what only proxies may say. A proxy may pass it on if it appends what it knows itway."""
+    """Send headers that only proxies may write. A proxy may pass one on if it appends a value of its own."""
     user_header, scheme = way.settings.user_header, {"http": "https", "https": "http"}[way.url.scheme]
     forgeries = {
         "X-Forwarded-For": (FORGED_ADDRESS, "claim any address", CLIENT_ADDRESS),
@@ -101,11 +101,11 @@ async def check_forgery(way: Way) -> list[Finding]:
         forgeries[user_header] = (FORGED_USER, "sign in as any user", set_user(user_header))
     answer = await way.client.get({name: value for name, (value, *_) in forgeries.items()})
     findings = []
-    for name, (value, effect, mend) in forgeries.items():
+    for name, (value, effect, lines) in forgeries.items():
         if answer.report.get_header(name).rpartition(",")[2].strip() == value:
             text = f"a client can {effect}: the proxy passes on the {name} of clients"
-            findings.append(way.wrong(text, mend))
-    return findings or [Finding("ok", "a client cannot claim the address of another, or be another user")]
+            findings.append(way.wrong(text, lines))
+    return findings or [Finding("ok", "clients cannot claim the address of another, or sign in as another user")]
 
 
 async def check_socket(way: Way) -> list[Finding]:
@@ -118,7 +118,7 @@ async def check_socket(way: Way) -> list[Finding]:
         return [way.wrong(f"no WebSocket opens through {way.url}: {answer.failure}", UPGRADE)]
     findings = []
     if answer.protocol != PROTOCOL:
-        text = "the header Sec-WebSocket-Protocol does not arrive, or its answer: clients fail"
+        text = "the header Sec-WebSocket-Protocol is lost in the request or in the response: clients fail"
         findings.append(way.wrong(text, pass_header("Sec-WebSocket-Protocol")))
     if not answer.is_echoed:
         findings.append(way.wrong("a WebSocket is closed before its first message comes back", LONG_SOCKETS))
@@ -151,7 +151,7 @@ async def check_upload(way: Way) -> list[Finding]:
             text = f"neither an upload of {size} nor a message of {format_size(limits.chat_bytes)} arrives: {error}"
         return [way.wrong(text, allow_bodies(limits.file_bytes // MiB + 1))]
     if seconds < MIN_PAUSE_SECONDS:
-        text = f"an upload of {size} arrives, after the proxy has stored it: its disk needs this space"
+        text = f"an upload of {size} arrives, but the proxy stores it first: its disk needs this space"
         return [Finding("ok", text, UNBUFFERED_BODIES.to_remedy(way.proxy))]
     return [Finding("ok", f"an upload of {size} arrives")]
 
@@ -170,4 +170,4 @@ STEPS: dict[str, Callable[[Way], Awaitable[list[Finding]]]] = {
     "a stream": check_stream,
     "an upload": check_upload,
 }
-EARLY_STEPS = (check_forgery, check_socket)  # they tell something also if the hub refuses them
+EARLY_STEPS = (check_forgery, check_socket)  # useful even if the hub refuses the requests

@@ -1,4 +1,4 @@
-"""The lines that mend a proxy, for nginx, Caddy and HAProxy."""
+"""The lines that fix the settings of a proxy, for nginx, Caddy and HAProxy."""
 
 import attrs
 

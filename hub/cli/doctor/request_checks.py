@@ -38,7 +38,7 @@ def _check_refusal(way: Way, report: ProbeReport) -> Iterator[Finding]:
         if way.settings.is_sign_in_on and report.host != way.host:
             remedy = HOST.to_remedy(way.proxy)
         text = f"the hub refuses requests that come through {way.url}: {reason}"
-        yield Finding("wrong", f"{text} (streams and uploads are not tried before)", remedy)
+        yield Finding("wrong", f"{text} (so streams and uploads were not tested)", remedy)
 
 
 def _check_request(way: Way, report: ProbeReport) -> Iterator[Finding]:

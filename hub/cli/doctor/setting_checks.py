@@ -12,7 +12,7 @@ from hub.setting_sources import ENV_FILE, LoadedSettings
 from hub.settings import ConfigError, Settings
 
 MIN_PREFIX_LENGTHS = {4: 8, 6: 32}  # a larger network is not one of proxies alone
-MIN_SECRET_SIGNS = 10  # different ones; 32 random hex digits nearly always have more
+MIN_SECRET_SIGNS = 10  # different characters; 32 random hex digits nearly always have more
 SECRET_WORDS = ("SECRET", "KEY", "TOKEN", "PASSWORD")
 
 
@@ -41,7 +41,7 @@ def _check_door(settings: Settings) -> Iterator[Finding]:
             yield Finding("ok", "sign-in is off: the hub serves this machine only, and its users have all rights")
     if settings.allow_http:
         text = "allow_http: everyone in the network can read messages, and copy the cookies of browsers"
-        yield Finding("advice", text, 'a proxy with https, public_url = "https://...", and allow_http = false')
+        yield Finding("advice", text, 'use a proxy with https, public_url = "https://...", and allow_http = false')
 
 
 def _check_names(settings: Settings) -> Iterator[Finding]:
@@ -66,10 +66,12 @@ def _check_proxies(settings: Settings) -> Iterator[Finding]:
         text = f"public_url is {settings.public_url}, but the hub speaks https (tls_certificate)"
         yield Finding("wrong", text, f'public_url = "{settings.public_url.replace("http", "https", 1)}"')
     if is_https and not settings.trusted_proxies and settings.tls_certificate is None:
-        text = "public_url is https, but no proxy is trusted: the hub sees http, and signs no browser in"
+        text = (
+            "public_url is https, but no proxy is trusted: the hub gets requests over http, and browsers cannot sign in"
+        )
         yield Finding("wrong", text, 'trusted_proxies = ["127.0.0.1", "::1"]')
     if settings.trusted_proxies and not is_https and not settings.allow_http:
-        text = "trusted_proxies without https: without a public_url with https, browsers cannot sign in"
+        text = "trusted_proxies is set, but public_url is no https address: browsers cannot sign in"
         yield Finding("wrong", text, 'public_url = "https://hub.example.com"')
     for address in settings.trusted_proxies:
         network = ip_network(address)
@@ -81,7 +83,7 @@ def _check_proxies(settings: Settings) -> Iterator[Finding]:
 
 def _check_people(settings: Settings) -> Iterator[Finding]:
     if settings.new_user_role == "admin" and (settings.user_header or settings.jwt_issuer):
-        text = "new_user_role is admin: everyone whom the proxy or the issuer lets in may do everything"
+        text = "new_user_role is admin: everyone who comes from the proxy or the issuer may do everything"
         yield Finding("wrong", text, 'new_user_role = "member"')
     if settings.user_header and not is_loopback(settings.host):
         text = f"the hub believes {settings.user_header} from {', '.join(settings.trusted_proxies)}"
@@ -98,7 +100,7 @@ def _check_secrets(loaded_settings: LoadedSettings) -> Iterator[Finding]:
     settings = loaded_settings.settings
     if settings.jwt_secret is not None and len(set(settings.jwt_secret)) < MIN_SECRET_SIGNS:
         text = "jwt_secret is weak: whoever guesses it can sign in as anybody"
-        yield Finding("wrong", text, "at the issuer and here, a new one: openssl rand -hex 32")
+        yield Finding("wrong", text, "set a new one at the issuer and here: openssl rand -hex 32")
     origin = loaded_settings.get_origin("hubbub", "jwt_secret")
     if origin.kind == "flag":
         text = "jwt_secret is in a flag: other accounts of this machine can read the flags of a process"
@@ -108,7 +110,7 @@ def _check_secrets(loaded_settings: LoadedSettings) -> Iterator[Finding]:
     if any(secrets.values()):
         files.append(env_file)
     for name in (name for name, text in secrets.items() if not text):
-        yield Finding("advice", f"{name} in {ENV_FILE} has no value", f"{name}=..., or no such line")
+        yield Finding("advice", f"{name} in {ENV_FILE} has no value", f"write {name}=..., or remove the line")
     for file in files:
         if file.is_file() and file.stat().st_mode & 0o007:
             yield Finding("wrong", f"other accounts can read {file}, which has a secret", f"chmod 600 {file}")

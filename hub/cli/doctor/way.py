@@ -1,4 +1,4 @@
-"""The way from the public address to the hub."""
+"""The way of a request from the public address through proxies to the hub."""
 
 import attrs
 from yarl import URL
@@ -11,7 +11,7 @@ from hub.settings import Settings
 
 @attrs.frozen
 class Way:
-    """The way that the probes of a client go. *proxy* is the key of the proxy that the answers name, or "".
+    """The way of the probes of a client. *proxy* is the key of the proxy that the responses name, or "".
 
     *is_direct* is True if they reach the hub itself, without a proxy.
     """
@@ -38,6 +38,6 @@ class Way:
         """The path of the URL, as in `base_path`."""
         return self.url.path.rstrip("/")
 
-    def wrong(self, text: str, mend: ProxyLines) -> Finding:
+    def wrong(self, text: str, lines: ProxyLines) -> Finding:
         """Return the finding for a mistake of the proxy."""
-        return Finding("wrong", text, mend.to_remedy(self.proxy))
+        return Finding("wrong", text, lines.to_remedy(self.proxy))

@@ -12,15 +12,15 @@ from hub.cli.remote import run_and_exit
 
 
 @click.command("top")
-@click.option("--once", is_flag=True, help="Print one picture, of the time since the start of the hub.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object of this time, for programs.")
+@click.option("--once", is_flag=True, help="Print the figures since the start of the hub, once.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures of --once as one JSON object.")
 @click.option("--interval", type=click.FloatRange(0.1, 3600), default=1.0, help="Seconds between two readings (1).")
 @data_option
 @click.option("--url", metavar="URL", help="Read /metrics at this address, not on the control socket.")
 def run_top(once: bool, as_json: bool, interval: float, url: str | None, **flags: Any) -> None:
     """Watch the running hub: its clients, answers, waiting times and refusals, and its process.
 
-    Rates and times are those of the last minute. `q` and Ctrl-C end the view. In a pipe, print one picture.
+    Rates and times are those of the last minute. `q` and Ctrl-C end the view. In a pipe, the default is --once.
     """
     from hub.cli.top.live import print_picture, show_live  # here, so that --help does not load the hub
     from hub.cli.top.source import choose_source

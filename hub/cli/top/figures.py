@@ -24,7 +24,7 @@ class Reading:
 
 @attrs.frozen
 class Durations:
-    """The number of durations, and estimates of two quantiles in seconds; None without a duration.
+    """The number of durations, and estimates of two quantiles in seconds: None if there are no durations.
 
     A quantile past the last bound of the histogram is that bound.
     """
@@ -62,7 +62,7 @@ class AnswerFigures:
 
 @attrs.frozen(kw_only=True)
 class ProcessFigures:
-    """The process of the hub. Only Linux tells what may be None. *worst_loop_lag* is that since the start."""
+    """The process of the hub. What may be None is known only on Linux. *worst_loop_lag* is that since the start."""
 
     memory_bytes: int | None
     open_files: int | None
@@ -133,7 +133,7 @@ class _Span:
 def estimate_quantile(buckets: Sequence[tuple[float, float]], share: float) -> float | None:
     """Return a quantile of a histogram as Prometheus estimates it: linear within the bucket, or its last bound.
 
-    *buckets* are the bounds with the numbers of durations up to them. Without a duration, return None.
+    *buckets* are the bounds with the numbers of durations up to them. Return None if there are no durations.
     """
     total = buckets[-1][1] if buckets else 0
     if total <= 0:

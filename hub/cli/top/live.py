@@ -62,7 +62,7 @@ async def _read(source: MetricsSource) -> Reading:
 class LiveView:
     """A live view of a hub. *readings* are those of the last SPAN_SECONDS, the oldest first; at least one.
 
-    *request_time* is when the metrics were asked for, while there is no answer.
+    *request_time* is the time of the request that has no answer yet.
     """
 
     source: MetricsSource

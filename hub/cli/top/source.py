@@ -46,7 +46,7 @@ def _read_control(settings: Settings) -> Metrics:
 async def _read_address(url: str) -> Metrics:
     try:
         metrics = parse_metrics(await get_text(url, "/metrics"))
-    except ValueError:  # the text of another server
+    except ValueError:  # not the metrics of a hub
         metrics = {}
     if "hubbub_build_info" not in metrics:
         raise CommandFailed(f"{public_url(url)} is not a hub: give the hub's address with --url")

@@ -1,4 +1,4 @@
-"""Write numbers of the picture in short, each with its unit."""
+"""Format the numbers of the picture, each with its unit."""
 
 NO_VALUE = "-"
 

@@ -36,7 +36,7 @@ FILE_MODE = 0o100644 << 16
 
 @cache
 def make_wheel() -> bytes:
-    """Return the wheel. Equal sources give equal bytes: the files are not compressed, and have one time."""
+    """Return the wheel. Equal sources give equal bytes: the files are not compressed, and all have the same time."""
     files = {name: (SOURCE_FOLDER / name).read_bytes() for name in ("hub/py.typed", *list_modules())}
     files |= {f"{INFO_FOLDER}/{name}": text.encode() for name, text in _write_metadata().items()}
     record = "".join(_record_line(name, data) for name, data in files.items()) + f"{INFO_FOLDER}/RECORD,,\n"
