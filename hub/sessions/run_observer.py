@@ -29,8 +29,8 @@ class RunObserver:
     """Observes one run from its creation on. Call the methods in their order; each step may be left out.
 
     The durations leave out a run that ends before its agent is called. Its span starts when the run ends. The span ends
-    when the log holds the end of the run: then the next start of the hub does not end the run once more. *tracing* is None while
-    `otel` is off: then there is no span.
+    when the log holds the end of the run: then the next start of the hub does not end the run once more. *tracing* is
+    None while `otel` is off: then there is no span.
     """
 
     record: RunRecord
