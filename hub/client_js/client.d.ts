@@ -424,6 +424,32 @@ export interface InterruptResolvedEvent extends RunEvent {
   payload?: unknown
 }
 
+/**
+ * The agent calls another agent: `name` is its id. Only the caller gets its text.
+ *
+ * `parentSubagentRunId` is the call of the agent that calls, unless it is the run's own agent.
+ */
+export interface SubagentStartedEvent extends RunEvent {
+  type: 'subagent_started'
+  subagentRunId: string
+  name: string
+  parentSubagentRunId?: string
+}
+
+/** A called agent has ended, or its caller needs no more of its text. */
+export interface SubagentFinishedEvent extends RunEvent {
+  type: 'subagent_finished'
+  subagentRunId: string
+}
+
+/** A called agent has failed, or was cancelled with its caller. The run may go on. */
+export interface SubagentErrorEvent extends RunEvent {
+  type: 'subagent_error'
+  subagentRunId: string
+  message: string
+  code?: string
+}
+
 /** An event of a session's log; `seq` numbers the events of a session. */
 export type Event =
   | ReasoningEvent
@@ -446,6 +472,9 @@ export type Event =
   | MessageRemovedEvent
   | InterruptEvent
   | InterruptResolvedEvent
+  | SubagentStartedEvent
+  | SubagentFinishedEvent
+  | SubagentErrorEvent
 
 /** The state of a session: its active runs, its queue in order, and its open questions. */
 export interface StateNotice {

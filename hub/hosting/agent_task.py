@@ -9,6 +9,7 @@ import attrs
 import structlog
 
 from hub.errors import AgentError
+from hub.hosting.call_reporter import CallReporter
 from hub.hosting.deadlines import Deadlines
 from hub.hosting.faults import log_and_convert
 from hub.hosting.hosted import Agent
@@ -36,7 +37,7 @@ class AgentTask:
     *depth* is 0 for an answer to a client; a called answer has the depth of its caller plus 1. *calls* are the answers
     that this answer called, and that still run. They are cancelled when the code of this answer ends or is abandoned.
     *meters* measures the answers outside sessions: an answer shares it with the answers that it calls.
-    *span* is None before start(), and while `otel` is off.
+    *span* is None before start(), and while `otel` is off. *reporter* is None outside of a session.
     """
 
     slot: Slot
@@ -53,6 +54,7 @@ class AgentTask:
     meters: AnswerMeters = attrs.Factory(AnswerMeters)
     is_cancelled: bool = False
     span: "AnswerSpan | None" = None
+    reporter: CallReporter | None = None
 
     def __attrs_post_init__(self) -> None:
         self.deadlines = Deadlines(stop=self.stop, is_excused=self.is_excused)

@@ -11,6 +11,7 @@ import attrs
 from hub.errors import AgentError, HubError
 from hub.hosting.agent_task import AgentTask
 from hub.hosting.call_recorder import CallRecorder
+from hub.hosting.call_reporter import CallReporter, report_call
 from hub.hosting.contract import Call, Finish, Message, Reply, Run
 from hub.hosting.faults import bad_output_error, clean_error, encode_text, too_long_error
 from hub.hosting.metering import AnswerMeters, Meter, count_bytes
@@ -51,10 +52,11 @@ async def _stream_texts(caller: AgentTask, run: Run, agent_id: str, message: str
     span = None
     if caller.span is not None:
         span = caller.span.start_call({**caller.ids, "agent": agent_id}, message)
-    async with open_answer(slot, caller.limits, run, caller, span=span) as reader:
-        async for output in reader:
-            if isinstance(output, str):
-                yield output
+    with report_call(caller.reporter, agent_id) as reporter:
+        async with open_answer(slot, caller.limits, run, caller, span=span, reporter=reporter) as reader:
+            async for output in reader:
+                if isinstance(output, str):
+                    yield output
 
 
 @asynccontextmanager
@@ -65,11 +67,12 @@ async def open_answer(
     caller: AgentTask | None = None,
     *,
     span: "AnswerSpan | None" = None,
+    reporter: CallReporter | None = None,
     with_events: bool = False,
 ) -> AsyncIterator["OutputReader"]:
     """Run an agent in *slot*, and yield an OutputReader over its output. When the agent's code ends, the slot is free.
 
-    *span* ends then, too; it is None while `otel` is off.
+    *span* ends then, too; it is None while `otel` is off. *reporter* reports the calls of the agent's code.
     The iteration raises AgentError if the agent fails, with the error code `timeout` if it reaches a time limit.
     With *with_events*, the iteration also yields the agent's events. Leaving the context cancels the agent, and waits
     until its code has ended or the grace time is over.
@@ -92,6 +95,7 @@ async def open_answer(
         on_abandon=reader.close,
         depth=caller.depth + 1 if caller is not None else 0,
         meters=meters,
+        reporter=reporter,
     )
     calls = caller.calls if caller is not None else set()
     calls.add(agent_task)

@@ -224,6 +224,40 @@ class StateDelta(Body):
     delta: list[dict[str, Any]]
 
 
+# The calls of an agent to another agent (`run.call`). The hub writes these events; their names are those of AG-UI.
+
+
+@attrs.frozen
+class SubagentStarted(Body):
+    """The agent calls another agent: `name` is its id. Only the caller gets its text.
+
+    `parentSubagentRunId` is the call of the agent that calls, unless it is the run's own agent.
+    """
+
+    type = "subagent_started"
+    subagentRunId: str
+    name: str
+    parentSubagentRunId: str | None = None
+
+
+@attrs.frozen
+class SubagentFinished(Body):
+    """A called agent has ended, or its caller needs no more of its text."""
+
+    type = "subagent_finished"
+    subagentRunId: str
+
+
+@attrs.frozen
+class SubagentError(Body):
+    """A called agent has failed, or was cancelled with its caller. The run may go on."""
+
+    type = "subagent_error"
+    subagentRunId: str
+    message: str
+    code: str | None = None
+
+
 CONTENT: dict[str, type[Body]] = {
     kind.type: kind
     for kind in (
@@ -253,6 +287,9 @@ BODIES: dict[str, type[Body]] = CONTENT | {
         MessageRemoved,
         Interrupt,
         InterruptResolved,
+        SubagentStarted,
+        SubagentFinished,
+        SubagentError,
     )
 }
 

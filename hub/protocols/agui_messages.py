@@ -1,9 +1,9 @@
-"""What is open at each event of a run for AG-UI: a message, steps and tool calls.
+"""What is open at each event of a run for AG-UI: a message, steps, tool calls and calls of agents.
 
 The log has no event for the start or the end of a message. A message ends when another event of its run follows. An
 `interrupt_resolved` alone may stand in the middle of a message: the answer of a person can come at any time.
 
-AG-UI's clients give up a run with an end without a start, or that finishes with an open step or tool call.
+AG-UI's clients give up a run with an end without a start, or that finishes with something open.
 """
 
 from bisect import bisect_left
@@ -19,6 +19,9 @@ from hub.messages import (
     Reasoning,
     StepFinished,
     StepStarted,
+    SubagentError,
+    SubagentFinished,
+    SubagentStarted,
     ToolCallArgs,
     ToolCallEnd,
     ToolCallStart,
@@ -26,7 +29,7 @@ from hub.messages import (
 )
 from hub.messages.parts import JsonParts
 
-Item = tuple[str, str]  # an open step or tool call: the type and the value of the field of its end
+Item = tuple[str, str]  # what is open beside a message: its kind in ENDS, and its name
 
 
 class OpenMessage(NamedTuple):
@@ -89,6 +92,10 @@ def find_items(body: Body, items: tuple[Item, ...]) -> tuple[tuple[Item, ...], b
             item, change = ("STEP", name), -1
         case ToolCallEnd(toolCallId=name):
             item, change = ("TOOL_CALL", name), -1
+        case SubagentStarted(subagentRunId=name):
+            item, change = ("SUBAGENT", name), 1
+        case SubagentFinished(subagentRunId=name) | SubagentError(subagentRunId=name):
+            item, change = ("SUBAGENT", name), -1
         case ToolCallArgs(toolCallId=name):
             item, change = ("TOOL_CALL", name), 0
         case _:
@@ -99,10 +106,17 @@ def find_items(body: Body, items: tuple[Item, ...]) -> tuple[tuple[Item, ...], b
     return ((*items, item) if change > 0 else tuple(open_item for open_item in items if open_item != item)), True
 
 
+ENDS = {
+    "STEP": ("STEP_FINISHED", "stepName", {}),
+    "TOOL_CALL": ("TOOL_CALL_END", "toolCallId", {}),
+    "SUBAGENT": ("SUBAGENT_FINISHED", "subagentRunId", {"outcome": {"type": "suspended"}}),
+}
+
+
 def make_ends(items: tuple[Item, ...], ts: int) -> list[dict[str, Any]]:
-    """Return the AG-UI events that end steps and tool calls, the last one first."""
-    ends = {"STEP": ("STEP_FINISHED", "stepName"), "TOOL_CALL": ("TOOL_CALL_END", "toolCallId")}
-    return [{"type": ends[kind][0], "timestamp": ts, ends[kind][1]: name} for kind, name in reversed(items)]
+    """Return the AG-UI events that end steps, tool calls and calls of agents, the last one first."""
+    ends = [(*ENDS[kind], name) for kind, name in reversed(items)]
+    return [{"type": kind, "timestamp": ts, field: name, **fields} for kind, field, fields, name in ends]
 
 
 @attrs.define(eq=False, repr=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import cast
 
 import attrs
@@ -190,6 +191,11 @@ class AnswerWriter:
             self.on_event(body)
         self.pending_bytes += size
         self.outbox.put(PendingEvent(self.agent_id, self.run_id, body, on_result=lambda _: self._on_logged(size)))
+
+    def write_call(self, event: Body) -> None:
+        """Log an event of a call to another agent. If the run has reached its limit, drop it: the next output fails."""
+        with suppress(AgentError):
+            self._write_event(event)
 
     def _record_call(self, event: Body) -> None:
         """Record an event of a tool call. A call belongs to the last message; the first message may have no text."""

@@ -12,6 +12,7 @@ from hub.days import to_day
 from hub.errors import AgentError, HubError
 from hub.hosting.agent_task import AgentTask
 from hub.hosting.call_recorder import CallRecorder
+from hub.hosting.call_reporter import CallReporter
 from hub.hosting.hosted import Agent
 from hub.hosting.output import call_agent
 from hub.ids import id_of, tenant_of
@@ -152,6 +153,7 @@ class ActiveRun:
             is_excused=lambda: bool(self.questions.open_by_id or self.writer.pending_bytes),
             on_end=self._on_code_end,
             on_abandon=self._on_abandon,
+            reporter=CallReporter(run_id=self.id, write=self.writer.write_call),
         )
 
     def run_agent(self) -> None:
