@@ -1,4 +1,4 @@
-"""Probes: requests of the operator that test the way to the hub, through its proxies."""
+"""Probes: requests of the operator that test the way through proxies to the hub."""
 
 from collections.abc import Callable
 
@@ -62,7 +62,7 @@ class Probes:
         return token.text
 
     def receive(self, text: str, report: ProbeReport) -> bool:
-        """Use a token up, and keep the report of its probe. Return False if the token is not valid."""
+        """Use up a token, and keep the report of its probe. Return False if the token is not valid."""
         token = parse_token(text)
         probe = self._probes.get(token.id) if token is not None and token.kind == "hp" else None
         if token is None or probe is None or not is_secret_of(probe.digest, token):

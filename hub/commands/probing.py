@@ -1,4 +1,4 @@
-"""Use cases for probes: requests that test the way to the hub, through its proxies."""
+"""Use cases for probes: requests that test the way through proxies to the hub."""
 
 from hub.access.principal import Principal
 from hub.access.probes import ProbeReport
@@ -12,7 +12,7 @@ async def create_probe(hub: Hub, principal: Principal) -> str:
 
 
 async def receive_probe(hub: Hub, principal: Principal, token: str, report: ProbeReport) -> None:
-    """Use the token of a probe up, and keep its report. Raises Unauthenticated if the token is not valid."""
+    """Use up the token of a probe, and keep its report. Raises Unauthenticated if the token is not valid."""
     if not hub.probes.receive(token, report):
         raise Unauthenticated("this address is for `hubbub doctor --url`, which has a token for each request")
 

@@ -11,7 +11,7 @@ from hub.sessions.session import LiveSession
 class RunOwnership:
     """A context for the time of one request. From begin() on, the request owns a run.
 
-    If the context ends before the run, the run is an orphan, unless *is_over* was set: see Hearing.
+    If the context ends before the run, the run becomes an orphan, unless *is_over* is True: see Hearing.
     """
 
     is_over: bool = False
@@ -19,7 +19,7 @@ class RunOwnership:
     _run_id: str = ""
 
     def begin(self, session: LiveSession, run_id: str) -> None:
-        """Own a run. Called once, in the step in which the run is known."""
+        """Own a run. Call this once, in the step in which the run is known."""
         self._session, self._run_id = session, run_id
         session.schedule.hearing.own(run_id)
 

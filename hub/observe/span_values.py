@@ -1,4 +1,4 @@
-"""Make values of agents fit for spans: short, valid UTF-8, and no content where a name is expected."""
+"""Clean the values of agents for spans: short, in valid UTF-8, and no content in place of a name."""
 
 import re
 
@@ -11,7 +11,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 
 
 def clean_name(value: object) -> str:
-    """Return a name, such as that of a tool; or "" for a value that looks like no name: it may be text of a model."""
+    """Return a name, such as that of a tool. Return "" for any other value, which may be text of a model."""
     return value if isinstance(value, str) and NAME_PATTERN.fullmatch(value) else ""
 
 

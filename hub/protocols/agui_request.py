@@ -95,7 +95,7 @@ def read_call_id(client_call_id: str) -> str:
 
 
 def make_result_id(client_call_id: str) -> str:
-    """Return the id of the message with a result that the agent has given itself."""
+    """Return the id of the message with the result of a tool that the agent ran itself."""
     return f"{client_call_id}-result"
 
 
@@ -108,7 +108,7 @@ def read_input(body: dict[str, Any], limits: Limits) -> RunInput:
 
 
 def make_hub_request(run_input: RunInput) -> Request:
-    """Return what the client asks for beside its message. Clients send `{}` for a state and props that are empty."""
+    """Return what the client asks for beside its message. A state or props of `{}` count as none."""
     return Request(
         tools=tuple(map(_make_tool, run_input.tools or ())),
         state=None if run_input.state == {} else run_input.state,
