@@ -99,6 +99,16 @@ async def test_another_account_gets_lines_and_no_traceback(open_folder: Path, is
         await process.kill()
 
 
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can run a command as another account")
+async def test_a_data_folder_that_cannot_be_made_is_found(open_folder: Path) -> None:
+    """The remedy makes it, and leaves the folder above to its owner."""
+    finding = (await examine_as_nobody(open_folder)).find("cannot make the data folder data")
+    command = finding.remedy.removeprefix("sudo ")
+    subprocess.run(command, shell=True, check=True, env=os.environ | {"USER": "nobody"})
+    assert "data folder data is private" in str(await examine_as_nobody(open_folder))
+    assert open_folder.stat().st_uid == 0
+
+
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,8 @@ def check_data_folder(settings: Settings) -> Iterator[Finding]:
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if existing != folder.absolute():
         if not os.access(existing, os.W_OK):
-            yield Finding("wrong", f"this account cannot make the data folder {folder}", f"chown $USER {existing}")
+            remedy = f"sudo install -d -m 700 -o $USER {shlex.quote(str(folder.absolute()))}"
+            yield Finding("wrong", f"this account cannot make the data folder {folder}", remedy)
     elif not folder.is_dir():
         yield Finding("wrong", f"the data folder {folder} is a file", "move the file away, or choose another --data")
         return
