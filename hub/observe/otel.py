@@ -30,6 +30,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from hub.messages import Usage
 from hub.observe import gen_ai
 from hub.observe.rare_log import RareLog
+from hub.observe.span_processors import GuardedProcessors
 from hub.observe.span_values import BoundedText, clean_name, clean_text
 from hub.observe.tool_spans import ToolSpans
 from hub.observe.tracing import TraceOrigin, answer_span
@@ -60,7 +61,9 @@ def start_tracing(version: str, has_content: bool) -> "Tracing":
     try:
         exporter = OTLPSpanExporter()
         # The SDK would flush at the exit of the interpreter, for half a minute if the collector is dead.
-        provider = TracerProvider(resource=_make_resource(version), shutdown_on_exit=False)
+        provider = TracerProvider(
+            resource=_make_resource(version), shutdown_on_exit=False, active_span_processor=GuardedProcessors()
+        )
         provider.add_span_processor(BatchSpanProcessor(exporter))
     except (ValueError, OSError) as error:  # such as a file of certificates that cannot be read
         raise ConfigError(f"a variable OTEL_... of OpenTelemetry is wrong: {error}") from None

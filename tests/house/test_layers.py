@@ -160,12 +160,13 @@ def test_only_the_sqlite_driver_imports_sqlite() -> None:
     assert not stray
 
 
-def test_only_two_modules_import_opentelemetry() -> None:
+def test_only_three_modules_import_opentelemetry() -> None:
     """They are imported only while `otel` is on, because its packages are an extra."""
-    assert modules_that_import("opentelemetry") == {"hub.observe.otel", "hub.observe.tool_spans"}
+    tracing_modules = {f"hub.observe.{name}" for name in ("otel", "span_processors", "tool_spans")}
+    assert modules_that_import("opentelemetry") == tracing_modules
     for module in MODULES:
         names = imports(module, import_time_nodes(parse(module)))
-        assert module == "hub.observe.otel" or not names & {"hub.observe.otel", "hub.observe.tool_spans"}, module
+        assert module == "hub.observe.otel" or not names & tracing_modules, module
 
 
 def trees_of_test_files() -> Iterator[tuple[str, ast.Module]]:

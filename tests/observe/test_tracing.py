@@ -651,6 +651,39 @@ async def test_a_wrong_variable_is_one_line(tmp_path: Path, variables: dict[str,
     assert "secret" not in output.err  # a malformed header is often a key
 
 
+async def test_a_broken_span_processor_of_an_agents_package_does_no_harm(tmp_path: Path, collector: Collector) -> None:
+    """Packages that observe agents add processors to the provider of the process."""
+    hub = HubProcess(tmp_path)
+    hub.agent(
+        "echo.py",
+        """
+        from hub import ToolCallResult, ToolCallStart
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import SpanProcessor
+
+        class Broken(SpanProcessor):
+            def on_start(self, span, parent_context=None):
+                1 / 0
+            on_end = _on_ending = on_start
+
+        trace.get_tracer_provider().add_span_processor(Broken())
+
+        async def echo(message):
+            yield ToolCallStart("c1", "search")
+            yield ToolCallResult("c1", "rain")
+            yield message
+        """,
+    )
+    try:
+        await hub.start(otel="true")
+        for number in range(2):
+            assert await ask(hub, "echo", str(number)) == str(number)
+        await collector.wait(4)
+    finally:
+        await hub.kill()
+    assert hub.log.count("a span processor failed") == 1 and "Traceback" not in hub.log, hub.log
+
+
 async def test_a_missing_package_is_one_line(tmp_path: Path) -> None:
     package = tmp_path / "packages" / "opentelemetry"
     package.mkdir(parents=True)
