@@ -2,7 +2,7 @@
 
 The hub holds the history, so both commands work for every agent. The new run has the request of the message that it
 answers: the sender of the command sees an answer, not its tools and its sampling, and wants another answer to the same
-request. Each command:
+request. An edit of another author's message has it without what that author's client shared. Each command:
 
 1. pauses the admission of the session: no chat is admitted and no run starts before step 3;
 2. stops the runs that answer the user's message or a later one, and waits until the log holds their ends;
@@ -21,7 +21,7 @@ from hub.sessions import stopping
 from hub.sessions.chats import Removal, Sender, make_digest
 from hub.sessions.run import ActiveRun
 from hub.sessions.session import LiveSession
-from hub.sessions.tool_results import RunBasis, list_result_ids
+from hub.sessions.tool_results import RunBasis, drop_client_data, list_result_ids
 
 
 async def edit_message(session: LiveSession, command: Edit, sender: Sender, default_agent: str) -> Accepted:
@@ -55,7 +55,7 @@ async def _edit(
         agent_id = command.agentId or agent_id or default_agent
         sender.check(agent_id)
         agent = session.host.agents.get_working(agent_id)
-        basis = await _find_edit_basis(session, chat, messages)
+        basis = await _find_edit_basis(session, chat, messages, sender)
         agent.check_request(basis.request)
         messages, stopped_ids = await _stop_runs(session, command.messageId)
         # No await from here to put(): the removal must contain every message from the edited one on.
@@ -99,16 +99,22 @@ async def _regenerate(session: LiveSession, command: Regenerate, chat: Chat, sen
     return await answer
 
 
-async def _find_edit_basis(session: LiveSession, chat: Chat, messages: Sequence[HistoryMessage]) -> RunBasis:
+async def _find_edit_basis(
+    session: LiveSession, chat: Chat, messages: Sequence[HistoryMessage], sender: Sender
+) -> RunBasis:
     """Return what the run of an edit takes over: the request of the old message, unless the edit has results of tools.
 
-    Those must be the results of calls before the old message. Raises the errors of CallFinder.find_basis().
+    Those must be the results of calls before the old message. What the client of another author shared is left out: it
+    would stay in the sender's message when that author is erased. Raises the errors of CallFinder.find_basis().
     """
     if call_ids := list_result_ids(chat.parts):
         removed_ids = {message.messageId for message in messages}
         return await session.admission.find_basis(chat, call_ids, with_active_runs=False, removed_ids=removed_ids)
-    basis = await session.admission.call_finder.find_stored_basis(messages[0])
-    return RunBasis(request=basis.request)
+    request = (await session.admission.call_finder.find_stored_basis(messages[0])).request
+    author = messages[0].author
+    if request is not None and author is not None and author.id != sender.author.id:
+        request = drop_client_data(request)
+    return RunBasis(request=request)
 
 
 def _merge_ids(messages: Sequence[HistoryMessage], *more_ids: list[str]) -> tuple[str, ...]:

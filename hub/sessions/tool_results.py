@@ -88,7 +88,12 @@ def make_follow_up(request: Request | None) -> Request | None:
     if request is None:
         return None
     choice = None if request.is_tool_required else request.tool_choice
-    return attrs.evolve(request, tool_choice=choice, state=None, context=(), forwarded=None)
+    return attrs.evolve(drop_client_data(request), tool_choice=choice)
+
+
+def drop_client_data(request: Request) -> Request:
+    """Return a request without what the client shared."""
+    return attrs.evolve(request, state=None, context=(), forwarded=None)
 
 
 @attrs.frozen(kw_only=True)

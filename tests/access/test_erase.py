@@ -17,7 +17,7 @@ from hub.commands.complete import Conversation
 from hub.commands.erasing import Erasure
 from hub.errors import Draining, StorageUnavailable, Unauthenticated, UnknownPrincipal
 from hub.ids import Key
-from hub.messages import Author, Chat, HistoryMessage, PageRequest
+from hub.messages import Author, Chat, ChatWithRequest, HistoryMessage, PageRequest, Request
 from hub.storage.log import ERASED
 
 SECRET = "my_own_secret"
@@ -63,6 +63,22 @@ async def test_own_sessions_go_and_messages_elsewhere_become_erased(hub: Hub) ->
     assert await read_history(hub) == expected and before[3].content == "abcde"
     assert await hub.node.log.sessions.find(S2) is None
     assert files_with(hub.folder, SECRET) == []
+
+
+async def test_what_a_client_shared_goes_although_another_one_has_edited_the_message(hub: Hub) -> None:
+    """The edit has the tools and the sampling of the old message, and not what its author's client shared."""
+    people, ann, bob = await start_shared(hub)
+    shared: dict[str, Any] = {"state": SECRET, "context": ({"value": SECRET},), "forwarded": {"token": SECRET}}
+    request = Request(sampling={"seed": 3}, **shared)
+    chat = ChatWithRequest(message="one", agentId="plain", sessionId="s1", request=request)
+    outcome = await commands.ask(hub.door, await people.principal("ann"), chat)
+    question = next(row for row in reversed(await read_history(hub)) if row.role == "user")
+    await bob.send(type="edit", sessionId="s1", messageId=question.messageId, message="two", ref="edit")
+    edit = await bob.until(lambda frame: frame.get("ref") == "edit")
+    await bob.until(lambda frame: frame["type"] == "run_finished" and frame["runId"] == edit["runId"])
+    assert await hub.node.log.sessions.find_request(S1, edit["messageId"]) == Request(sampling={"seed": 3})
+    await erase(hub)
+    assert outcome.stopReason == "end_turn" and files_with(hub.folder, SECRET) == []
 
 
 async def test_what_the_hub_knows_of_the_principal_goes(hub: Hub) -> None:
