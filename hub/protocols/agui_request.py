@@ -25,7 +25,7 @@ SNAKE_CASE_NAMES = {
 }
 IDS_KEY = "aguiMessageIds"  # in the metadata of a user's message: the ids that its client has given
 MAX_STORED_IDS = 16
-RUN_SUFFIX = re.compile(r"-r_[0-9a-z]+\Z")
+RUN_SUFFIX = re.compile(r"-(r_[0-9a-z]+)\Z")
 
 
 class ResumeEntry(msgspec.Struct):
@@ -84,14 +84,20 @@ class NewInput:
 def make_call_id(call_id: str, run_id: str) -> str:
     """Return the id of a tool call for AG-UI's clients, who need ids that are unique in the thread.
 
-    Agents and models use their ids again in each run.
+    Agents and models use their ids again in each run. The messages of a fork have no run.
     """
-    return f"{call_id}-{run_id}"
+    return f"{call_id}-{run_id}" if run_id else call_id
 
 
 def read_call_id(client_call_id: str) -> str:
     """Return the agent's own id of a tool call; make_call_id() made the client's id."""
     return RUN_SUFFIX.sub("", client_call_id)
+
+
+def list_call_runs(messages: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the runs of the calls whose results are in the messages, by the agent's ids. The last result counts."""
+    ids = [id for message in messages if isinstance(id := _rename(message).get("toolCallId"), str)]
+    return {read_call_id(id): match[1] for id in ids if (match := RUN_SUFFIX.search(id)) is not None}
 
 
 def make_result_id(client_call_id: str) -> str:

@@ -12,7 +12,7 @@ from hub.delivery.channel import Channel
 from hub.errors import Busy, Draining, SessionDeleted, StorageUnavailable
 from hub.hosting.hosted import Agent
 from hub.ids import tenant_of
-from hub.messages import Accepted, Author, Chat, find_request
+from hub.messages import Accepted, Author, Chat, ChatWithRequest, find_request
 from hub.sessions import chats, stopping
 from hub.sessions.chats import NewIds, Removal, Sender
 from hub.sessions.hosts import RunPlace, SessionHost
@@ -167,7 +167,8 @@ class Admission:
 
     async def find_basis(self, chat: Chat, call_ids: Sequence[str], **options: Any) -> RunBasis:
         """Return what the run of a chat takes over, as CallFinder.find_basis() does. The chat's own request counts."""
-        basis = await self.call_finder.find_basis(call_ids, **options)
+        run_ids = chat.callRuns if isinstance(chat, ChatWithRequest) else {}
+        basis = await self.call_finder.find_basis(call_ids, run_ids=run_ids, **options)
         request = find_request(chat)
         return basis if request is None else attrs.evolve(basis, request=request)
 

@@ -1,6 +1,6 @@
 """Find the tool calls whose results a client sends, and pair calls with results in the history."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -107,12 +107,17 @@ class CallFinder:
     queued_runs: list[ActiveRun]
 
     async def find_basis(
-        self, call_ids: Sequence[str], *, with_active_runs: bool = True, removed_ids: Collection[str] = ()
+        self,
+        call_ids: Sequence[str],
+        *,
+        run_ids: Mapping[str, str] = {},
+        with_active_runs: bool = True,
+        removed_ids: Collection[str] = (),
     ) -> RunBasis:
         """Return the basis of the run that answers the results of these calls. It is current until the next await.
 
-        Messages in *removed_ids* do not count. Call this while no chat is admitted. Raises UnknownToolCall,
-        ToolCallAnswered, StorageUnavailable.
+        *run_ids* are the runs of calls, as far as they are known. Messages in *removed_ids* do not count. Call this
+        while no chat is admitted. Raises UnknownToolCall, ToolCallAnswered, StorageUnavailable.
         """
         while True:
             await self.outbox.wait_for_history()
@@ -123,7 +128,7 @@ class CallFinder:
             request = await self._read_request(calls[0].message) if calls else None
             if self.outbox.history_version == version and not self.outbox.will_change_history():
                 break
-        runs = [self._check_call(id, pairs, with_active_runs) for id in call_ids]
+        runs = [self._check_call(id, pairs, with_active_runs, run_ids.get(id)) for id in call_ids]
         active_run = next(filter(None, runs), None)
         if active_run is not None:
             record = active_run.record
@@ -150,7 +155,9 @@ class CallFinder:
         question_id = message.userMessageId
         return None if question_id is None else await self.store.find_request(self.key, question_id)
 
-    def _check_call(self, call_id: str, pairs: CallPairs, with_active_runs: bool) -> ActiveRun | None:
+    def _check_call(
+        self, call_id: str, pairs: CallPairs, with_active_runs: bool, run_id: str | None
+    ) -> ActiveRun | None:
         """Return the active run with an open call, or None if the open call is in the history."""
         runs = self.active_runs.values() if with_active_runs else ()
         run = next((run for run in runs if run.writer.calls.has_open_call(call_id)), None)
@@ -159,7 +166,10 @@ class CallFinder:
         if run is None and not calls:
             text = f"session {session_id} has no tool call {call_id}: it was removed, or belongs to another session"
             raise UnknownToolCall(text, sessionId=session_id)
-        if run is None:
+        target_id = run.id if run is not None else calls[-1].message.runId
+        if run_id not in (None, target_id) and any(call.message.runId == run_id for call in calls):
+            has_result = True  # or never gets one: a later call has the same id
+        elif run is None:
             has_result = calls[-1].result is not None
         else:
             has_result = bool(pairs.early_results.get(call_id)) or self._has_queued_result(run, call_id)

@@ -12,7 +12,7 @@ from support.tools import HELPER
 
 from hub.ids import Key
 from hub.limits import Limits, MiB
-from hub.protocols.agui_request import read_messages
+from hub.protocols.agui_request import make_call_id, read_call_id, read_messages
 
 TOOLS = [{"name": "get_weather", "description": "of a city", "parameters": {"type": "object"}}]
 SHARED = {"state": {"a": 1}, "context": [{"description": "place", "value": "Rome"}], "forwardedProps": {"p": [1]}}
@@ -73,6 +73,26 @@ async def test_a_result_before_a_message_is_sent_with_it(hub: Hub) -> None:
         body["messages"] += [tool_message(call_id, "sunny"), {"id": "u2", "role": "user", "content": "and now?"}]
         said = json.loads(text(await events(hub, "helper", body)))
         assert said["results"] == (["c1=sunny"] if run_id == "run-2" else [])
+
+
+async def test_a_result_is_not_taken_for_that_of_a_later_call_with_the_same_id(hub: Hub) -> None:
+    """The client sends an old result again, with a new `runId`. The later call stays open."""
+    hub.agent("helper.py", HELPER)
+    await hub.start()
+    (first,) = call_ids(await events(hub, "helper", run_request("c1") | {"tools": TOOLS}))
+    body = run_request("c1", "run-2") | {"messages": [tool_message(first, "sunny")]}
+    await events(hub, "helper", body)
+    (second,) = call_ids(await events(hub, "helper", run_request("c1", "run-3") | {"tools": TOOLS}))
+    async with aiohttp.ClientSession() as http:
+        async with http.post(f"{hub.url}/api/v1/agents/helper/agui", json=body | {"runId": "run-4"}) as response:
+            assert (response.status, (await response.json())["code"]) == (409, "tool_call_answered")
+    answer = await events(hub, "helper", body | {"runId": "run-4", "messages": [tool_message(second, "rain")]})
+    assert json.loads(text(answer))["results"] == ["c1=rain"]
+
+
+async def test_a_call_in_a_fork_gets_its_result(hub: Hub) -> None:
+    """The messages of a fork have no run, so their calls have the agent's own ids."""
+    assert read_call_id(make_call_id("c1", "")) == "c1"
 
 
 async def test_an_answer_to_an_unknown_call_is_refused(hub: Hub) -> None:

@@ -36,7 +36,14 @@ from hub.limits import Limits
 from hub.messages import Chat, ChatWithRequest, Event, Id, Resume
 from hub.protocols.agui import AguiStream
 from hub.protocols.agui_connect import ConnectStream
-from hub.protocols.agui_request import NewInput, RunInput, make_hub_request, read_input, read_messages
+from hub.protocols.agui_request import (
+    NewInput,
+    RunInput,
+    list_call_runs,
+    make_hub_request,
+    read_input,
+    read_messages,
+)
 from hub.web import bodies
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, limits_of, read_query
@@ -134,6 +141,7 @@ def _make_chats(run_input: RunInput, agent_id: str, limits: Limits) -> list[Chat
         sessionId=run_input.threadId,
         clientMsgId=run_input.runId,
         request=make_hub_request(run_input),
+        callRuns=list_call_runs(run_input.messages),
     )
     return [chat, _drop_late_results(chat, new_input)] if new_input.late_results else [chat]
 
