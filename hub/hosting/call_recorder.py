@@ -28,7 +28,7 @@ class CallRecorder:
     """The tool calls and the results of one answer. A call without a result is open.
 
     *client_tools* are the names of the tools that the client runs. The agent's own calls, which have results, are
-    recorded up to *max_bytes* in all: calls past this are forgotten with their results.
+    recorded up to *max_bytes* in all. Later ones are dropped, with their results.
     """
 
     client_tools: frozenset[str]

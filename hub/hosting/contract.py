@@ -112,7 +112,7 @@ class Run:
     *id*, *agent* and *session* are ids. *principal* is who asks for the answer: the author of *message*, or the
     principal that had it answered again. *history* holds the earlier messages of the session, oldest first, by default
     at most 100. *parts* are the images, files and other parts of the message (see hub.messages.parts). *metadata* is
-    any JSON object that the client sent with the message. *request* has the client's tools and other wishes; it may be
+    any JSON object that the client sent with the message. *request* has the client's tools and other options; it may be
     empty. Results of tool calls are *parts* with the type `tool_result`; *message* may be empty then.
     """
 
@@ -260,8 +260,7 @@ def agent(function: Any = None, **marks: Any) -> Any:
     unlimited.
     *time_limit*: seconds for one answer; one hour by default. *silence_limit*: seconds between two outputs; ten minutes
     by default. At a limit the answer ends with the stop reason `timeout`.
-    *unheard_seconds*: an answer that somebody heard, and that nobody hears any more for so long, is cancelled; never by
-    default.
+    *unheard_seconds*: an answer is cancelled this long after its last listener has left; never by default.
     *tools*: the agent takes the tools of clients (`run.request.tools`), and calls them with ToolCallStart and others.
 
     Raises ValueError or TypeError for a wrong argument: the agent is then broken, with that text.

@@ -23,7 +23,7 @@ SNAKE_CASE_NAMES = {
     "tool_call_id": "toolCallId",
     "mime_type": "mimeType",
 }
-IDS_KEY = "aguiMessageIds"  # in the metadata of a user's message: the ids that its client has given
+IDS_KEY = "aguiMessageIds"  # in the metadata of a user's message: the ids that its client chose
 MAX_STORED_IDS = 16
 RUN_SUFFIX = re.compile(r"-(r_[0-9a-z]+)\Z")
 
@@ -146,7 +146,7 @@ def read_messages(messages: list[dict[str, Any]], limits: Limits) -> NewInput:
 def _read_results(messages: list[dict[str, Any]], limits: Limits) -> tuple[Parts, tuple[Any, ...]]:
     """Return the results at the end of the messages and the ids of their messages.
 
-    Leave out results that the agent has given itself.
+    Leave out results of tools that the agent ran itself.
     """
     results: list[tuple[ToolResultPart, Any]] = []
     for message in reversed(messages):

@@ -50,7 +50,7 @@ async def get_echo(request: web.Request) -> web.StreamResponse:
 
 
 async def post_echo(request: web.Request) -> web.StreamResponse:
-    """Test the way of a body to the hub, for `hubbub doctor --url`."""
+    """Test whether a body arrives at the hub, for `hubbub doctor --url`."""
     return await _echo(request)
 
 
@@ -70,7 +70,7 @@ async def _echo(request: web.Request) -> web.StreamResponse:
 
 
 async def _refuse_echo(request: web.Request, refusal: Refused) -> web.StreamResponse:
-    """Keep the report of a refused probe for the operator, and refuse the request as every other one."""
+    """Keep the report of a refused probe for the operator, and refuse the request as any other."""
     with suppress(Unauthenticated):
         report = _make_report(request, refusal.message)
         await commands.receive_probe(request.app[HUB_KEY], NOBODY, request.query.get("token", ""), report)
