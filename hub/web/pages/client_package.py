@@ -23,7 +23,7 @@ PACKAGE_JSON = {
         "./agui": {"types": "./agui.d.ts", "default": "./agui.js"},
     },
     "types": "./client.d.ts",
-    "peerDependencies": {"react": ">=18", "@ag-ui/client": "^1.0.0", "rxjs": "^7.8.0"},
+    "peerDependencies": {"react": ">=18", "@ag-ui/client": ">=0.0.59", "rxjs": ">=7.8.0"},
     "peerDependenciesMeta": dict.fromkeys(("react", "@ag-ui/client", "rxjs"), {"optional": True}),
     "sideEffects": False,
     "engines": {"node": ">=20"},

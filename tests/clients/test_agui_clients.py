@@ -1,0 +1,39 @@
+"""Clients of AG-UI from PyPI and npm, unchanged, with agents of the hub."""
+
+import pytest
+from support.foreign_clients import INSTALL_SECONDS, RUN_SECONDS, ForeignClient, parametrize
+from support.hub import Hub
+
+pytestmark = pytest.mark.timeout(INSTALL_SECONDS + RUN_SECONDS)
+
+# Calls the client's tool with a city, and says its result.
+FORECASTER = """
+from hub import Run, ToolCallArgs, ToolCallEnd, ToolCallStart, agent
+
+@agent(tools=True)
+async def forecaster(run: Run):
+    results = [part["content"] for part in run.parts if part["type"] == "tool_result"]
+    if results:
+        yield f"It is {results[0]}."
+    elif run.request.tools:
+        yield "I look. "
+        yield ToolCallStart("c1", run.request.tools[0].name)
+        yield ToolCallArgs("c1", '{"city": "Rome"}')
+        yield ToolCallEnd("c1")
+"""
+
+
+@parametrize("agui", "stream")
+async def test_the_client_receives_the_text_in_pieces(hub: Hub, client: ForeignClient) -> None:
+    """Each piece as it comes."""
+    await hub.start()
+    assert await client.run("stream", hub.url, "hello there") == ["hello ", "there "]
+
+
+@parametrize("agui", "tools")
+async def test_the_client_runs_its_tool(hub: Hub, client: ForeignClient) -> None:
+    """The agent gets the result in a new run of the same thread."""
+    hub.agent("forecaster.py", FORECASTER)
+    await hub.start()
+    answer = await client.run("tools", hub.url, "How is it?")
+    assert answer["calls"] == ["Rome"] and answer["text"].endswith("It is sunny in Rome.")
