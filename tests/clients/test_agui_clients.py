@@ -37,3 +37,12 @@ async def test_the_client_runs_its_tool(hub: Hub, client: ForeignClient) -> None
     await hub.start()
     answer = await client.run("tools", hub.url, "How is it?")
     assert answer["calls"] == ["Rome"] and answer["text"].endswith("It is sunny in Rome.")
+
+
+@parametrize("agui", "browsers")
+async def test_an_answer_outlives_its_page(hub: Hub, client: ForeignClient) -> None:
+    """Pages that are opened in mid-answer show all of it; one stops it. Later runs of one page show in the other."""
+    await hub.start()
+    (hub.folder / "open").touch()
+    answer = await client.run("browsers", hub.url, str(hub.folder / "closed"), str(hub.folder / "open"))
+    assert answer["wasRunning"] and [answer["ids"][place] for place in (0, 2)] == ["u1", "u2"]
