@@ -1,8 +1,12 @@
 """Clients of AG-UI from PyPI and npm, unchanged, with agents of the hub."""
 
 import pytest
+from support.documents import DOCS, of_kind
 from support.foreign_clients import INSTALL_SECONDS, RUN_SECONDS, ForeignClient, parametrize
 from support.hub import Hub
+
+(BLOCK,) = of_kind(DOCS["copilotkit"], "js", "copilotkit")
+PAGE = BLOCK.text  # a module with the code of docs/copilotkit.md
 
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS + RUN_SECONDS)
 
@@ -35,7 +39,7 @@ async def test_the_client_runs_its_tool(hub: Hub, client: ForeignClient) -> None
     """The agent gets the result in a new run of the same thread."""
     hub.agent("forecaster.py", FORECASTER)
     await hub.start()
-    answer = await client.run("tools", hub.url, "How is it?")
+    answer = await client.run("tools", hub.url, "How is it?", PAGE)
     assert answer["calls"] == ["Rome"] and answer["text"].endswith("It is sunny in Rome.")
 
 
@@ -44,5 +48,6 @@ async def test_an_answer_outlives_its_page(hub: Hub, client: ForeignClient) -> N
     """Pages that are opened in mid-answer show all of it; one stops it. Later runs of one page show in the other."""
     await hub.start()
     (hub.folder / "open").touch()
-    answer = await client.run("browsers", hub.url, str(hub.folder / "closed"), str(hub.folder / "open"))
-    assert answer["wasRunning"] and [answer["ids"][place] for place in (0, 2)] == ["u1", "u2"]
+    answer = await client.run("browsers", hub.url, str(hub.folder / "closed"), str(hub.folder / "open"), PAGE)
+    ids, same_ids = answer["ids"]
+    assert answer["wasRunning"] and ids == same_ids and len({*ids}) == 4

@@ -75,6 +75,7 @@ BLOCK_KINDS = {
     ("js", "first-client"),
     ("js", "client"),  # run by test_js_client.py
     ("jsx", "component"),  # run by tests/clients/test_react.py
+    ("js", "copilotkit"),  # run by tests/clients/test_agui_clients.py
     ("js",),
     ("text", "chat"),
     ("text", "curl"),

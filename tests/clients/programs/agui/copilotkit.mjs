@@ -5,17 +5,16 @@
 // ///
 
 import { execFileSync } from 'node:child_process'
-import { CopilotKitCore } from '@copilotkit/core'
+import { writeFileSync } from 'node:fs'
 import { args, run, url } from './scenario.mjs'
 
 const TIMEOUT = 30_000 // in ms
 
-async function open(agentId, threadId) {
+/** Return the module in docs/copilotkit.md. */
+async function install() {
   execFileSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--silent', `${url}/client.tgz`])
-  const { HubbubAgent } = await import('hubbub-client/agui')
-  const agent = new HubbubAgent({ url: `${url}/api/v1/agents/${agentId}/agui`, threadId })
-  const core = new CopilotKitCore({ agents__unsafe_dev_only: { default: agent } })
-  return { core, agent: core.getAgent('default') }
+  writeFileSync('page.mjs', args.at(-1))
+  return await import('./page.mjs')
 }
 
 /** Wait until an agent shows these texts. */
@@ -31,9 +30,10 @@ function until({ agent }, ...texts) {
 }
 
 async function tools() {
-  const { core, agent } = await open('forecaster', 't1')
+  const { openChat, say } = await install()
+  const page = openChat(url, 'forecaster', 't1')
   const calls = []
-  core.addTool({
+  page.core.addTool({
     name: 'get_weather',
     description: 'the weather of a city',
     handler: async ({ city }) => {
@@ -41,26 +41,24 @@ async function tools() {
       return `sunny in ${city}`
     },
   })
-  agent.addMessage({ id: 'u1', role: 'user', content: args[0] })
-  await core.runAgent({ agent })
-  return { calls, text: agent.messages.at(-1).content }
+  await say(page, args[0])
+  return { calls, text: page.agent.messages.at(-1).content }
 }
 
-/** A page is closed in the middle of an answer. Two others show the answer, and one stops it. */
+/** A page is left in the middle of an answer. Two others show the answer, and one stops it. */
 async function browsers() {
-  const [first, second, third] = [await open('gated', 't1'), await open('gated', 't1'), await open('gated', 't1')]
-  first.agent.addMessage({ id: 'u1', role: 'user', content: args[0] })
-  first.core.runAgent(first).catch(() => {})
+  const { openChat, say, showSession, stop } = await install()
+  const [first, second, third] = [1, 2, 3].map(() => openChat(url, 'gated', 't1'))
+  void say(first, args[0])
   await until(first, args[0], 'one ')
   await first.agent.detachActiveRun()
-  for (const page of [second, third]) page.core.connectAgent(page).catch(() => {})
+  for (const page of [second, third]) showSession(page)
   for (const page of [second, third]) await until(page, args[0], 'one ')
   const wasRunning = third.agent.isRunning
-  second.core.stopAgent(second)
-  third.agent.addMessage({ id: 'u2', role: 'user', content: args[1] })
-  await third.core.runAgent(third)
+  stop(second)
+  await say(third, args[1])
   await until(second, args[0], 'one ', args[1], 'one two')
-  return { wasRunning, ids: second.agent.messages.map(({ id }) => id) }
+  return { wasRunning, ids: [second, third].map(({ agent }) => agent.messages.map(({ id }) => id)) }
 }
 
 await run({ tools, browsers })
