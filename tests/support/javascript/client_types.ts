@@ -28,6 +28,9 @@ function show(event: Event): unknown {
     case 'progress': return [event.progress + 1, event.message]
     case 'step_started':
     case 'step_finished': return event.stepName
+    case 'subagent_started': return [event.subagentRunId, event.name, event.parentSubagentRunId]
+    case 'subagent_finished': return event.subagentRunId
+    case 'subagent_error': return [event.subagentRunId, event.message, event.code]
     case 'custom': return [event.name, event.value]
     case 'state_snapshot': return event.snapshot
     case 'state_delta': return event.delta.length
