@@ -41,15 +41,10 @@ class HttpProxy:
     tasks: set["asyncio.Task[None]"] = attrs.Factory(set)
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
+        task = asyncio.create_task(self._answer(reader, writer))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await self._answer(reader, writer)
-        finally:
-            writer.transport.abort()
+        task.add_done_callback(lambda _: writer.transport.abort())  # also of a task that is cancelled before it starts
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -85,8 +80,8 @@ class HttpProxy:
             await self._return(str(headers), hub_reader, writer)
         finally:
             upload.cancel()
+            hub_writer.transport.abort()  # before the await, which may be cancelled
             await asyncio.wait([upload])
-            hub_writer.transport.abort()
 
     async def _return(self, headers: str, hub_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass the response on. *headers* are those of the request."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import attrs
 from yarl import URL
 
+from hub.access.probes import ProbeReport
 from hub.cli.doctor.echo_client import (
     PROTOCOL,
     EchoClient,
@@ -61,14 +62,21 @@ async def _examine_way(client: EchoClient) -> AsyncIterator[Finding]:
     way = Way(client, find_proxy(name_servers(answer.headers)), is_direct)
     for finding in check_answer(way, answer):
         yield finding
-    for name, step in STEPS.items():
-        if is_direct and step is check_forgery or answer.report.refusal is not None and step not in EARLY_STEPS:
-            continue
+    for name, step in _list_steps(way, answer.report):
         try:
             for finding in await step(way):
                 yield finding
         except ProbeFailed as error:
             yield Finding("wrong", f"{name} through {client.url}: {error}")
+
+
+def _list_steps(way: Way, report: ProbeReport) -> "Iterator[tuple[str, Step]]":
+    """Yield the steps that can tell more than the first probe. The hub has no streams over HTTP/1.0."""
+    for name, step in STEPS.items():
+        is_refused = report.refusal is not None and step in (check_stream, check_upload)
+        is_known = way.is_direct and step is check_forgery or report.version == "1.0" and step is check_stream
+        if not is_refused and not is_known:
+            yield name, step
 
 
 def _describe_failure(way: Way, error: ProbeFailed) -> Finding:
@@ -164,10 +172,10 @@ async def _send_body(way: Way, size: int) -> float:
     return answer.seconds
 
 
-STEPS: dict[str, Callable[[Way], Awaitable[list[Finding]]]] = {
+Step = Callable[[Way], Awaitable[list[Finding]]]
+STEPS: dict[str, Step] = {
     "a request with forged headers": check_forgery,
     "a WebSocket": check_socket,
     "a stream": check_stream,
     "an upload": check_upload,
 }
-EARLY_STEPS = (check_forgery, check_socket)  # useful even if the hub refuses the requests
