@@ -92,7 +92,7 @@ ANSWER_MISTAKES = [
     ),
     (NGINX, {"proxy_buffering off;": "gzip on; gzip_types text/event-stream;"}, "compresses streams", "gzip off;"),
     (CADDY, {"\treverse_proxy": f"{CADDY_ENCODE}\treverse_proxy"}, "compresses streams (gzip)", "encode @page gzip"),
-    (NGINX, {"proxy_request_buffering off;": ""}, "after the proxy has stored it", "proxy_request_buffering off;"),
+    (NGINX, {"proxy_request_buffering off;": ""}, "the proxy stores it first", "proxy_request_buffering off;"),
 ]
 
 
