@@ -132,6 +132,22 @@ async def test_a_second_page_stops_the_answer_and_answers_the_question(hub: Hub,
             assert not state["questions"]
 
 
+@needs_node
+async def test_a_page_goes_on_after_a_run_that_fails(hub: Hub) -> None:
+    """Such a run ends the stream of AG-UI, so the page connects again."""
+    hub.agent("failing.py", "async def failing(message: str):\n    yield 'one '\n    raise ValueError(message)")
+    await hub.start()
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    await socket.send(type="chat", agentId="echo", sessionId="t1", message="a")
+    await socket.until_done()
+    async with open_page(hub, "echo") as page:
+        await page.until_texts("a", "a ")
+        for agent, message in (("failing", "b"), ("echo", "c")):
+            await socket.send(type="chat", agentId=agent, sessionId="t1", message=message)
+            await socket.until_type("run_finished")
+        await page.until_texts("a", "a ", "b", "one ", "c", "c ")
+
+
 TOOLS = [{"name": "get_weather", "description": "", "parameters": {"type": "object"}}]
 
 
