@@ -18,7 +18,7 @@ async def test_the_first_agents_work_at_once(tmp_path: Path) -> None:
     try:
         await process.start()
         answer = await run_hubbub(tmp_path, "agents")
-        assert answer.code == 0 and " echo " in answer.out and " main " in answer.out
+        assert answer.code == 0 and "\necho " in answer.out and "\nmain " in answer.out
     finally:
         await process.kill()
 
