@@ -33,7 +33,7 @@ async def tasks(message: str):
     return str(len(asyncio.all_tasks()))
 """
 MESSAGE = "one two three four five six seven eight nine ten"
-CHAT_SECONDS = 0.1  # between two chats on one connection, which has a rate limit
+CHAT_SECONDS = 0.1  # between two chats: new connections, and commands of one connection, have a rate limit
 MIN_ANSWERS = 20  # an attack may end early
 CAP = Limits().address_connections
 # A connection that reads a file has a descriptor for the file, too. Refused sockets are open for another moment.
@@ -131,6 +131,7 @@ async def chat_until(target: Target, running: "asyncio.Task[str]") -> list[int]:
     while not running.done() or len(counts) < MIN_ANSWERS:
         assert await target.chat("echo", MESSAGE) == f"{MESSAGE} "
         counts.append(target.count_descriptors())
+        await asyncio.sleep(CHAT_SECONDS)  # the attack opens 50 connections a second, and the hub admits 100 of all
     return counts
 
 
