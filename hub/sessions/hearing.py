@@ -51,9 +51,8 @@ class Hearing:
             self._requests[run_id] -= 1
             if not self._requests[run_id]:
                 del self._requests[run_id]
-            for run in self.list_runs():
-                if run.id == run_id:
-                    self._note_loss(run)
+            if (run := self._find_run(run_id)) is not None:
+                self._note_loss(run)
 
     def note_unsubscription(self, sub: Subscription) -> None:
         """React to the end of a subscription."""
@@ -73,9 +72,8 @@ class Hearing:
     def forget(self, run_id: str) -> None:
         """Forget a run that has ended."""
         self._heard_run_ids.discard(run_id)
-        for timers in (self._timers, self._orphans):
-            if (timer := timers.pop(run_id, None)) is not None:
-                timer.cancel()
+        _cancel_timer(self._timers, run_id)
+        _cancel_timer(self._orphans, run_id)
 
     def end(self) -> None:
         """Cancel no run from now on: the hub goes down, and leaves the queued runs to its next start."""
@@ -85,13 +83,15 @@ class Hearing:
                 timer.cancel()
             timers.clear()
 
+    def _find_run(self, run_id: str) -> ActiveRun | None:
+        return next((run for run in self.list_runs() if run.id == run_id), None)
+
     # --- orphans ----------------------------------------------------------------------------------------------------
 
     def own(self, run_id: str) -> None:
         """Let a request own a run until disown(). The run is no orphan any more."""
         self._owners[run_id] += 1
-        if (timer := self._orphans.pop(run_id, None)) is not None:
-            timer.cancel()
+        _cancel_timer(self._orphans, run_id)
 
     def disown(self, run_id: str, *, makes_orphan: bool) -> None:
         """End an ownership. With *makes_orphan*, the run is an orphan now, unless it has ended or has another owner."""
@@ -99,7 +99,7 @@ class Hearing:
         if self._owners[run_id]:
             return
         del self._owners[run_id]
-        if makes_orphan and not self._has_ended and any(run.id == run_id for run in self.list_runs()):
+        if makes_orphan and not self._has_ended and self._find_run(run_id) is not None:
             loop = asyncio.get_running_loop()
             self._orphans[run_id] = loop.call_later(self.host.limits.agui_orphan_seconds, self._end_orphan, run_id)
 
@@ -108,9 +108,9 @@ class Hearing:
 
     def _end_orphan(self, run_id: str) -> None:
         del self._orphans[run_id]
-        for run in self.list_runs():
-            if run.id == run_id and not self.is_heard(run_id):
-                run.stop("cancelled")
+        run = self._find_run(run_id)
+        if run is not None and not self.is_heard(run_id):
+            run.stop("cancelled")
 
     # --- unheard_seconds --------------------------------------------------------------------------------------------
 
@@ -125,8 +125,7 @@ class Hearing:
         is_measured = run.state is not RunState.QUEUED and run.id in self._heard_run_ids
         if seconds is None or not is_measured or self._has_ended:
             return
-        if (timer := self._timers.pop(run.id, None)) is not None:
-            timer.cancel()
+        _cancel_timer(self._timers, run.id)
         if not self.is_heard(run.id):
             self._timers[run.id] = asyncio.get_running_loop().call_later(seconds, self._end_unheard, run)
 
@@ -134,3 +133,8 @@ class Hearing:
         del self._timers[run.id]
         if not run.questions.open_by_id and not self.is_heard(run.id):  # else the next change measures anew
             run.stop("cancelled")
+
+
+def _cancel_timer(timers: dict[str, asyncio.TimerHandle], run_id: str) -> None:
+    if (timer := timers.pop(run_id, None)) is not None:
+        timer.cancel()
