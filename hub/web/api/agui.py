@@ -1,4 +1,4 @@
-"""The HTTP route of AG-UI: run an agent and stream its events as server-sent events.
+"""The HTTP routes of AG-UI: run an agent or connect to a session, and stream the events as server-sent events.
 
 An AG-UI thread is a session. AG-UI's `runId` is the idempotency key of the chat (`clientMsgId`): a repeated request
 gets the same run. The stream of a repeated request continues after its `Last-Event-ID`.
@@ -63,9 +63,7 @@ async def post_agui(request: web.Request) -> web.StreamResponse:
     `Last-Event-ID` resumes the stream.
     """
     hub, principal = request.app[HUB_KEY], principal_of(request)
-    agent = await commands.get_working_agent(hub, principal, request.match_info["id"])
-    body = await bodies.read_fields(request, RunInput.example, limits_of(request).conversation_bytes)
-    run_input = read_input(body, limits_of(request))
+    agent_id, run_input = await _read_request(request)
     cursor = read_last_event_id(request)
     async with EventStream(request) as stream:
         with RunOwnership() as ownership:
@@ -77,7 +75,7 @@ async def post_agui(request: web.Request) -> web.StreamResponse:
                 await follow_run(run_stream.open, cursor, ownership)
             else:
                 stream_chat = partial(commands.stream_chat, hub, principal)
-                chats = _make_chats(run_input, agent.agentId, limits_of(request))
+                chats = _make_chats(run_input, agent_id, limits_of(request))
                 await _send_first(chats, lambda chat: stream_chat(chat, run_stream.open, cursor, ownership))
             await stream.serve(run_stream.wait_until_over)
             ownership.is_over = run_stream.has_question
@@ -87,8 +85,8 @@ async def post_agui(request: web.Request) -> web.StreamResponse:
 class ConnectQuery(msgspec.Struct, frozen=True):
     """Whether the stream waits for the next run if none is going on (`live`), and where it begins.
 
-    The cursor `lastEventId`, and the
-    `runId` of a run with an open question, are in the metadata of the last `RUN_FINISHED`.
+    The cursor `lastEventId`, and the `runId` of a run with an open question, are in the metadata of the last
+    `RUN_FINISHED`.
     """
 
     live: bool = False
@@ -103,9 +101,7 @@ async def post_agui_connect(request: web.Request) -> web.StreamResponse:
     next run. It ends with that run. With a cursor it begins after it, without the messages.
     """
     hub, principal, query = request.app[HUB_KEY], principal_of(request), read_query(request, ConnectQuery)
-    await commands.get_working_agent(hub, principal, request.match_info["id"])
-    body = await bodies.read_fields(request, RunInput.example, limits_of(request).conversation_bytes)
-    run_input = read_input(body, limits_of(request))
+    _, run_input = await _read_request(request)
     async with EventStream(request) as stream:
         protocol = ConnectStream(run_input.threadId, run_input.runId, query.runId)
         client: ClientHandle | None = None
@@ -128,6 +124,14 @@ async def post_agui_connect(request: web.Request) -> web.StreamResponse:
         is_over = is_idle and not query.live
         await stream.serve(partial(asyncio.sleep, 0) if is_over else protocol.end_event.wait)
     return stream.response
+
+
+async def _read_request(request: web.Request) -> tuple[str, RunInput]:
+    """Return the id of the agent in the address, which works, and the body. Raises UnknownAgent, AgentBroken."""
+    hub, limits = request.app[HUB_KEY], limits_of(request)
+    agent = await commands.get_working_agent(hub, principal_of(request), request.match_info["id"])
+    body = await bodies.read_fields(request, RunInput.example, limits.conversation_bytes)
+    return agent.agentId, read_input(body, limits)
 
 
 def _make_chats(run_input: RunInput, agent_id: str, limits: Limits) -> list[Chat]:
