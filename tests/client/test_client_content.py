@@ -33,15 +33,6 @@ async def asker(run: Run):
     reply = await run.ask("Which colour?")
     yield f"{reply.status} {reply.payload}"
 """
-GATED = """
-import asyncio, pathlib
-
-async def gated(message: str):
-    yield "one "
-    while not pathlib.Path(message).exists():
-        await asyncio.sleep(0.01)
-    yield "two"
-"""
 FORECAST = """
 from hub import Run, ToolCallEnd, ToolCallStart, agent
 
@@ -76,7 +67,6 @@ async def test_if_busy_decides_what_happens_to_a_chat_during_an_answer(
     driver: Driver, hub: Hub, tmp_path: Path
 ) -> None:
     """`reject` is an error of the chat, `replace` ends the running answer."""
-    hub.agent("gated.py", GATED)
     await hub.start()
     await driver.join(hub.port, "gated")
     (tmp_path / "go").touch()
@@ -247,7 +237,6 @@ def events_of(driver: Driver, handle: str) -> list[str]:
 
 async def test_the_end_of_a_session_object_ends_its_answers_only(driver: Driver, hub: Hub, tmp_path: Path) -> None:
     """Its open answer is an error, `closed`, and goes on in the hub."""
-    hub.agent("gated.py", GATED)
     await hub.start()
     await driver.join(hub.port, "gated")
     await driver.do("session", sessionId="s1", agent="gated", handle="second")

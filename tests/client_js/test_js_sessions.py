@@ -12,15 +12,6 @@ from support.scripted import Peer, scripted
 
 from hub.limits import KiB, MiB
 
-GATED = """
-import asyncio, pathlib
-
-async def gated(message: str):
-    yield "one "
-    while not pathlib.Path(message).exists():
-        await asyncio.sleep(0.01)
-    yield "two"
-"""
 READER = """
 from hub import Run
 
@@ -53,7 +44,6 @@ def address(hub: Hub) -> str:
 @needs_node
 async def test_each_object_of_a_session_gets_each_event_once(hub: Hub, tmp_path: Path) -> None:
     """Also one that is opened during an answer, with the history; and one with a cursor."""
-    hub.agent("gated.py", GATED)
     await hub.start()
     checks = json.loads(await run_node("session_objects.js", address(hub), str(tmp_path / "gate")))
     assert checks == {name: True for name in checks} and len(checks) > 12
