@@ -1,7 +1,6 @@
 """Refused options and wrong URLs, and the request that the agent sends after the refusal."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,13 +15,6 @@ from hub.hosting.contract import Finish
 
 GOOD = stream(chunk("yes", "stop"), "[DONE]", size=99)
 ALL: dict[str, Any] = {"max_tokens": 9, "temperature": 0.5, "frequency_penalty": 0.1}
-
-
-@pytest.fixture
-async def stranger(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stranger]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    async with endpoint() as stranger:
-        yield stranger
 
 
 def picky(**refuses: Reply) -> Reply:

@@ -9,7 +9,7 @@ import aiohttp
 import attrs
 import pytest
 from support.hub import Hub
-from support.model_endpoint import KEY, PATHS, Stranger, ask, chunk, endpoint, run, status, stream
+from support.model_endpoint import PATHS, Stranger, ask, chunk, run, status, stream
 
 from hub.access.principal import LOCAL
 from hub.adapters import openai_chat
@@ -37,13 +37,9 @@ TOML = 'adapter = "openai_chat"\nbase_url = "{url}"\nretries = 0\n'
 
 
 @pytest.fixture
-async def stranger(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stranger]:
-    for name in ("OPENAI_BASE_URL", "OPENAI_MODEL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    async with endpoint() as stranger:
-        stranger.replies = [stream(*GOOD)]
-        yield stranger
+def stranger(stranger: Stranger) -> Stranger:
+    stranger.replies = [stream(*GOOD)]
+    return stranger
 
 
 def requesting(request: Request, **fields: Any) -> Run:

@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
 from support.hub import Hub
-from support.model_endpoint import KEY, Stranger, endpoint
+from support.model_endpoint import Stranger
 
 TOML = """
 adapter = "openai_chat"
@@ -19,13 +18,6 @@ DELTAS: dict[str, dict[str, Any]] = {
     "reasoning": {"reasoning_content": "Hm. "},
     "tool_call_args": {"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "f", "arguments": "[1,"}}]},
 }
-
-
-@pytest.fixture
-async def stranger(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stranger]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    async with endpoint() as stranger:
-        yield stranger
 
 
 @pytest.mark.parametrize("kind", DELTAS)

@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import tomllib
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 import structlog
 from aiohttp import web
 from support.documents import ROOT
-from support.model_endpoint import KEY, PATHS, Reply, Stranger, ask, chunk, endpoint, hang_up, run, status, stream
+from support.model_endpoint import KEY, PATHS, Reply, Stranger, ask, chunk, hang_up, run, status, stream
 
 from hub.adapters import chat_errors, openai_chat
 from hub.adapters.chat_options import Options
@@ -29,15 +28,6 @@ from hub.messages import Past, Usage
 TEXT = "你好! 🎉 How are you?"
 USAGE = json.dumps({"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 34}})
 GOOD = [chunk(""), *map(chunk, TEXT), chunk(reason="stop"), USAGE, "[DONE]"]
-
-
-@pytest.fixture
-async def stranger(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stranger]:
-    for name in ("OPENAI_BASE_URL", "OPENAI_MODEL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    async with endpoint() as stranger:
-        yield stranger
 
 
 async def failure(stranger: Stranger, *replies: Reply, **options: Any) -> AgentError:

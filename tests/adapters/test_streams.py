@@ -5,7 +5,6 @@ what it is, the second what must come out of it; the endpoint sends the rest, by
 """
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import attrs
 import pytest
 import structlog
 from support.hub import Hub
-from support.model_endpoint import KEY, PATHS, Stranger, ask, body, endpoint, run
+from support.model_endpoint import PATHS, Stranger, ask, body, run
 
 from hub.adapters import openai_chat
 from hub.adapters.chat_options import Options
@@ -66,13 +65,6 @@ def summary(pieces: list[AgentOutput]) -> dict[str, Any]:
 
 def counts(usage: Usage | None) -> list[int | None] | None:
     return None if usage is None else [usage.inputTokens, usage.outputTokens]
-
-
-@pytest.fixture
-async def stranger(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stranger]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    async with endpoint() as stranger:
-        yield stranger
 
 
 @pytest.mark.parametrize("size", [7, 1 << 20], ids=["in pieces", "at once"])
