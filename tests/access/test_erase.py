@@ -20,6 +20,13 @@ from hub.ids import Key
 from hub.messages import Author, Chat, ChatWithRequest, HistoryMessage, PageRequest, Request
 from hub.storage.log import ERASED
 
+ASKS = """
+from hub import Run
+
+async def asks(run: Run):
+    await run.ask("What?")
+    yield "thanks"
+"""
 SECRET = "my_own_secret"
 S1, S2 = Key("s1"), Key("s2")
 
@@ -222,16 +229,7 @@ async def test_an_answer_to_a_regenerated_message_of_the_principal_is_cancelled(
 
 
 async def test_answers_to_questions_are_erased(hub: Hub) -> None:
-    hub.agent(
-        "asks.py",
-        """
-        from hub import Run
-
-        async def asks(run: Run):
-            await run.ask("What?")
-            yield "thanks"
-        """,
-    )
+    hub.agent("asks.py", ASKS)
     people, ann, bob = await start_shared(hub)
     await people.send_chat(bob, "asks", "go", "s1")
     question = await bob.until_type("interrupt")
@@ -361,16 +359,7 @@ async def test_a_page_that_was_read_before_the_erasure_is_not_sent_after_it(
 
 async def test_what_is_on_its_way_to_the_log_is_erased(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reply in a session in which the principal has written nothing else."""
-    hub.agent(
-        "asks.py",
-        """
-        from hub import Run
-
-        async def asks(run: Run):
-            await run.ask("What?")
-            yield "thanks"
-        """,
-    )
+    hub.agent("asks.py", ASKS)
     people, ann, bob = await start_shared(hub)
     await people.send_chat(bob, "asks", "go", "s1")
     question = await bob.until_type("interrupt")
