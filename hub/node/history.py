@@ -13,8 +13,9 @@ from hub.node.node import Node
 async def read_history(node: Node, key: Key, count: int) -> tuple[dict[str, Any], ...]:
     """Return the last *count* finished messages, with the wire's field names.
 
-    Returns fewer messages if *count* exceeds `history_messages`, or their bytes exceed `history_bytes`. The result is
-    current until the caller's next await. A subscription that begins before that await misses no message.
+    Returns fewer messages if *count* exceeds `history_messages`, or their bytes exceed `history_bytes`. The result has
+    the messages up to the head of the session's channel, until the caller's next await. A subscription that begins
+    before that await misses no message, and gets none twice.
     """
     limits, session = node.limits, node.sessions.get(key)
     count = min(count, limits.history_messages)
@@ -25,6 +26,8 @@ async def read_history(node: Node, key: Key, count: int) -> tuple[dict[str, Any]
         if session is None or session.outbox.history_version == version:
             break
         # A message was added or removed during the read: read again.
+    if session is not None:  # a message may be in the log before its event is delivered: then it comes live
+        messages = [message for message in messages if message.seq <= session.channel.head]
     return tuple(attrs.asdict(message, filter=_is_on_wire) for message in messages)
 
 

@@ -12,15 +12,28 @@ import aiohttp
 import attrs
 from support.agui import check_messages, events, run_request
 from support.hub import Hub
+from support.late import hold_results
 from support.node import NODE_FOLDER, install_packages, needs_node
 from support.tools import HELPER
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, eventually
+
+from hub.ids import Key
+from hub.limits import MiB
 
 ASKS = """
 async def asks(run):
     yield "Well. "
     reply = await run.ask("Sure?")
     yield f"{reply.payload}."
+"""
+
+ENDS = """
+import asyncio, pathlib
+
+async def ends(message: str):
+    yield "one "
+    while not pathlib.Path(message).exists():
+        await asyncio.sleep(0.01)
 """
 
 
@@ -199,3 +212,39 @@ async def test_a_connection_goes_on_after_its_cursor(hub: Hub) -> None:
         "MESSAGES_SNAPSHOT",
         "RUN_FINISHED",
     ]
+
+
+async def test_the_snapshot_has_no_message_that_comes_live(hub: Hub, tmp_path: Path) -> None:
+    """The log has a message a moment before the hub delivers its event: a connection may begin in between."""
+    hub.agent("ends.py", ENDS)
+    await hub.start()
+    gate = tmp_path / "gate"
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    await socket.send(type="chat", agentId="ends", sessionId="t1", message=str(gate))
+    await socket.until_type("stream")
+    with hold_results(hub):
+        gate.touch()
+        connection = await connect_before_delivery(hub, "t1", 2)
+    received = await connection
+    (snapshot,) = [event for event in received if event["type"] == "MESSAGES_SNAPSHOT"]
+    assert [message["content"] for message in snapshot["messages"]] == [str(gate)]
+    assert [event["delta"] for event in received if "delta" in event] == ["one "]
+    with hold_results(hub):
+        await socket.send(type="chat", agentId="echo", sessionId="t1", message="two")
+        connection = await connect_before_delivery(hub, "t1", 3)
+    received = await connection
+    (snapshot,) = [event for event in received if event["type"] == "MESSAGES_SNAPSHOT"]
+    assert [message["content"] for message in snapshot["messages"]] == [str(gate), "one "]
+    (start,) = [event for event in received if "input" in event]
+    assert [message["content"] for message in start["input"]["messages"]] == ["two"]
+
+
+async def connect_before_delivery(hub: Hub, thread: str, count: int) -> asyncio.Task[list[dict[str, Any]]]:
+    """Connect when the log has *count* messages. Return the connection when its subscription has begun."""
+    while len(await hub.node.log.sessions.read_last_messages(Key(thread), 9, MiB)) < count:
+        pass
+    subscriptions = hub.node.sessions[Key(thread)].channel.subscriptions
+    previous_count = len(subscriptions)
+    connection = asyncio.create_task(connect(hub, thread, live="true"))
+    await eventually(lambda: len(subscriptions) > previous_count)
+    return connection

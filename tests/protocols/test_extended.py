@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from support.hub import Hub
+from support.late import hold_results
 from support.waiting import eventually
 
 from hub.ids import Key
@@ -164,6 +165,25 @@ async def test_the_history_contains_an_answer_that_ends_while_it_is_read(hub: Hu
     answer = await late.until_type(kind)
     messages = answer["history" if kind == "subscribed" else "messages"]
     assert [message["content"] for message in messages] == ["one", "one ", "two", "two "] and reads == 2
+
+
+@pytest.mark.parametrize("fields", [{"history": 9}, {"afterSeq": 1, "epoch": "old"}])
+async def test_the_history_contains_no_message_that_comes_live(hub: Hub, fields: dict[str, Any]) -> None:
+    """The log has a message a moment before the hub delivers its event: a subscription may begin in between."""
+    await hub.start()
+    client, late = await hub.connect(extended=True), await hub.connect(extended=True)
+    await client.send(type="chat", agentId="echo", sessionId="s1", message="one")
+    await client.until_done()
+    with hold_results(hub):
+        await client.send(type="chat", agentId="echo", sessionId="s1", message="two")
+        while len(await hub.node.log.sessions.read_last_messages(Key("s1"), 9, MiB)) < 3:
+            pass
+        await late.send(type="subscribe", sessionId="s1", **fields)
+        kind = "subscribed" if "history" in fields else "reset"
+        answer = await late.until_type(kind)
+    messages = answer["history" if kind == "subscribed" else "messages"]
+    assert [message["content"] for message in messages] == ["one", "one "]
+    assert (await late.until_type("user_message"))["content"] == "two"
 
 
 async def test_a_reset_contains_the_messages(hub: Hub) -> None:
