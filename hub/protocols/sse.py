@@ -39,6 +39,8 @@ def format_event(kind: str, data: bytes, event_id: str = "") -> bytes:
 
 
 PING = http_chunk(b": ping\n\n")
+# An EventSource would call its `onerror` for an event with the name `error`, as for a lost connection.
+ERROR_EVENT = "hub_error"
 
 
 class SseProtocol(ExtendedProtocol):
@@ -48,7 +50,7 @@ class SseProtocol(ExtendedProtocol):
         kind = fields["type"]
         # Notices have no id: they are not in the log, and the seq of some notices is the head of the log.
         event_id = f"{fields['epoch']}:{fields['seq']}" if "seq" in fields and kind in BODIES else ""
-        return format_event(kind, data, event_id)
+        return format_event(ERROR_EVENT if kind == "error" else kind, data, event_id)
 
 
 class RunStream(SseProtocol):

@@ -108,7 +108,7 @@ async def test_a_deletion_ends_the_runs_and_notifies_all_clients(hub: Hub, http:
     ends = [event.data for event in stream.events if event.kind == "run_finished"]
     assert [end["runId"] for end in ends] == [runs[1], runs[2], runs[0]]
     assert {end["stopReason"] for end in ends} == {"cancelled"}
-    assert stream.events[-1].kind == "error" and is_deletion_notice({"type": "error", **stream.events[-1].data})
+    assert stream.events[-1].kind == "hub_error" and is_deletion_notice({"type": "error", **stream.events[-1].data})
     for client in (extended, plain, complete):
         notice = await client.until(is_deletion_notice)
         assert notice["sessionId"] == "s1" and "seq" not in notice
@@ -299,7 +299,7 @@ async def test_commands_during_a_deletion_are_refused_and_may_be_retried(hub: Hu
     assert (await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "x"}))[0] == 409
     assert (await post(http, "sessions", {"sessionId": "s1"}))[1]["code"] == "session_deleted"
     async with open_stream(http, "sessions/s1/events") as stream:
-        assert (await stream.until_kind("error")).data["code"] == "session_deleted"
+        assert (await stream.until_kind("hub_error")).data["code"] == "session_deleted"
         await stream.rest()
     socket = await hub.connect("?sessionId=s1")
     assert is_deletion_notice(await socket.next()) and await socket.wait_closed() == 1013
