@@ -83,7 +83,7 @@ async def read_state(hub: Hub, head: Head | Channel) -> SessionState:
     if label is None or head.epoch is None:
         raise make_unknown_session_error(session_id)
     idle = State(sessionId=session_id, state="idle", active=(), queue=())
-    state = idle if session is None else session.make_state()
+    state, questions = (idle, ()) if session is None else (session.make_state(), session.list_questions())
     return SessionState(
         sessionId=session_id,
         epoch=head.epoch,
@@ -94,5 +94,5 @@ async def read_state(hub: Hub, head: Head | Channel) -> SessionState:
         queue=state.queue,
         title=label.title,
         metadata=label.metadata,
-        interrupts=state.interrupts,
+        interrupts=questions or None,
     )

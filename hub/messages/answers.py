@@ -43,6 +43,19 @@ class SessionSummary:
 
 
 @attrs.frozen(kw_only=True)
+class OpenQuestion:
+    """A question of a run that waits for a reply: the fields of its event `interrupt`, and its run."""
+
+    id: str
+    runId: str
+    reason: str
+    message: str | None = None
+    toolCallId: str | None = None
+    responseSchema: dict[str, Any] | None = None
+    expiresAt: str | None = None
+
+
+@attrs.frozen(kw_only=True)
 class SessionState:
     """The state of a session: the head of its log, its active runs, its queue in order, and its open questions.
 
@@ -58,7 +71,7 @@ class SessionState:
     queue: tuple[dict[str, str], ...]
     title: str | None = None
     metadata: dict[str, Any] | None = None
-    interrupts: tuple[dict[str, str], ...] | None = None
+    interrupts: tuple[OpenQuestion, ...] | None = None
 
 
 class EventPage(Struct, frozen=True, kw_only=True):

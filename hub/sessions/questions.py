@@ -11,7 +11,7 @@ from hub.errors import AgentError, AlreadyResolved, BadFrame, StorageUnavailable
 from hub.hosting.contract import Reply
 from hub.ids import Key, id_of
 from hub.limits import Limits, format_size
-from hub.messages import Interrupt, InterruptResolved
+from hub.messages import Interrupt, InterruptResolved, OpenQuestion
 from hub.sessions.outbox import Outbox, OutboxState
 from hub.sessions.pending import PendingEvent
 from hub.storage.log import EventStore, RunStore
@@ -55,10 +55,14 @@ class Questions:
         """The ids of the questions that can still be answered."""
         return list(self.open_by_id) if self._is_accepting else []
 
-    @property
-    def logged_ids(self) -> list[str]:
-        """The ids of the answerable questions that the log holds: clients may see only these."""
-        return [id for id in self.answerable_ids if self.open_by_id[id].is_logged]
+    def list_visible(self) -> list[OpenQuestion]:
+        """Return the answerable questions that the log holds: clients may see only these."""
+        questions = [self.open_by_id[id] for id in self.answerable_ids]
+        return [
+            OpenQuestion(runId=self.run, **attrs.asdict(question.interrupt, recurse=False))
+            for question in questions
+            if question.is_logged
+        ]
 
     def check_can_ask(self) -> None:
         """Raise AgentError if the run cannot ask a question now."""

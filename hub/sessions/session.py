@@ -8,7 +8,7 @@ import attrs
 from hub.access.records import SessionRole
 from hub.delivery.channel import Channel
 from hub.ids import Key
-from hub.messages import State
+from hub.messages import OpenQuestion, State
 from hub.sessions.admission import Admission
 from hub.sessions.hosts import SessionHost
 from hub.sessions.outbox import Outbox
@@ -110,13 +110,15 @@ class LiveSession:
             (run.questions for run in self.active_runs.values() if interrupt_id in run.questions.answerable_ids), None
         )
 
+    def list_questions(self) -> tuple[OpenQuestion, ...]:
+        """Return the open questions that the log holds."""
+        return tuple(question for run in self.active_runs.values() for question in run.questions.list_visible())
+
     def make_state(self) -> State:
         """Return the `state` notice of the session."""
         active = tuple(_describe(run) for run in self.active_runs.values())
         queue = tuple(_describe(run) for run in self.queued_runs)
-        questions = tuple(
-            {"id": id, "runId": run.id} for run in self.active_runs.values() for id in run.questions.logged_ids
-        )
+        questions = tuple({"id": question.id, "runId": question.runId} for question in self.list_questions())
         state: Literal["requires_action", "running", "queued", "idle"]
         state = "requires_action" if questions else "running" if active else "queued" if queue else "idle"
         return State(sessionId=self.id, state=state, active=active, queue=queue, interrupts=questions or None)
