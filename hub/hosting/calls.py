@@ -10,6 +10,7 @@ import attrs
 
 from hub.errors import AgentError, HubError
 from hub.hosting.agent_task import AgentTask
+from hub.hosting.call_ids import CallIds
 from hub.hosting.call_recorder import CallRecorder
 from hub.hosting.call_reporter import CallReporter, report_call
 from hub.hosting.contract import Call, Finish, Message, Reply, Run
@@ -130,6 +131,7 @@ class OutputReader:
     _has_capacity: asyncio.Event = attrs.Factory(asyncio.Event)
     _open_questions: int = 0
     _total_bytes: int = 0
+    _call_ids: CallIds = attrs.Factory(CallIds)
     _error: BaseException | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -194,6 +196,7 @@ class OutputReader:
         self._count_bytes(size)
         if not isinstance(body, ToolCallResult):
             check_size(self.run.agent, size, body.type, self.agent_task.limits.content_bytes)
+        body = self._call_ids.rename(body)
         self.calls.add(body, "")
         if self.span is not None:
             self.span.note_event(body)

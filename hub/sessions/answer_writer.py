@@ -10,6 +10,7 @@ import msgspec
 import orjson
 
 from hub.errors import AgentError
+from hub.hosting.call_ids import CallIds
 from hub.hosting.call_recorder import TOOL_EVENTS, CallRecorder
 from hub.hosting.contract import FileAccess, Finish
 from hub.hosting.contract import Message as AgentMessage
@@ -79,6 +80,7 @@ class AnswerWriter:
     _offset: int = 0
     _reasoning_id: str = ""
     _total_bytes: int = 0
+    _call_ids: CallIds = attrs.Factory(CallIds)
     _capacity_waiter: asyncio.Future[None] | None = None
 
     # --- text -------------------------------------------------------------------------------------------------------
@@ -234,12 +236,12 @@ class AnswerWriter:
         return cast(Interrupt, body)
 
     def _copy(self, event: Body) -> tuple[Body, int]:
-        """Return a copy of an event that the log can encode, and its size. Count its bytes for the run's limit."""
+        """Return a copy of an event for the log, and its size. Count its bytes for the run's limit."""
         body, size = copy_event(self.agent_id, event)
         self._count_bytes(size)
         if not isinstance(body, ToolCallResult):  # _shorten() has stored a large one as a file
             self._check_size(size, event.type)
-        return body, size
+        return self._call_ids.rename(body), size
 
     # --- limits -----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """AG-UI: front-end tools, shared state, snake_case, and the checks of AG-UI's own client."""
 
 import json
+import re
 from typing import Any
 
 import aiohttp
@@ -61,6 +62,21 @@ async def test_the_result_of_a_front_end_tool_continues_in_a_new_run(hub: Hub) -
     assert ids != call_ids(await events(hub, "helper", run_request("c1 c2", "run-1") | {"tools": TOOLS}))
     last, _ = await hub.node.log.sessions.read_last_messages(Key("t1"), 2, MiB)
     assert [part.get("isError") for part in last.parts or ()] == [None, True]
+
+
+async def test_two_calls_with_one_id_in_an_answer_have_ids_of_their_own(hub: Hub) -> None:
+    """So each gets its own result; an id that looks like the second one is not used twice either."""
+    hub.agent("helper.py", HELPER)
+    await hub.start()
+    ids = call_ids(await events(hub, "helper", run_request("c1 c1 c1-2 c1") | {"tools": TOOLS}))
+    assert len({*ids}) == 4
+    results = [tool_message(id, str(number)) for number, id in enumerate(ids)]
+    body = run_request("", "run-2")
+    answer = json.loads(text(await events(hub, "helper", body | {"messages": results})))
+    assert answer["results"] == ["c1=0", "c1-2=1", "c1-2-2=2", "c1-3=3"]
+    assert [call for line in answer["history"] for call in re.findall(r"[\w-]+\(", line)] == [
+        *("c1(", "c1-2(", "c1-2-2(", "c1-3(")
+    ]
 
 
 async def test_a_result_before_a_message_is_sent_with_it(hub: Hub) -> None:

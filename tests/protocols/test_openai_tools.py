@@ -10,6 +10,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 from support.hub import Hub
+from support.tools import HELPER
 from support.waiting import PATIENCE
 
 from hub.ids import Key
@@ -75,6 +76,7 @@ SESSIONS = pytest.mark.parametrize("session", [{}, {"sessionId": "s1"}], ids=["n
 @pytest.fixture
 async def served(hub: Hub) -> Hub:
     hub.agent("caller.py", CALLER)
+    hub.agent("helper.py", HELPER)
     hub.agent("mirror.py", MIRROR.format(name="mirror", mark="@agent(tools=True)"))
     hub.agent("plain.py", MIRROR.format(name="plain", mark="@agent"))
     return await hub.start()
@@ -105,6 +107,22 @@ async def test_a_whole_answer_has_the_calls_of_the_clients_tools(client: AsyncOp
     assert choice.finish_reason == "tool_calls" and message["tool_calls"] == CALLS
     assert message["content"] == "I look. " and message["reasoning_content"] == "let me see"
     assert answer.usage is not None and answer.usage.completion_tokens == 2
+
+
+@SESSIONS
+async def test_two_calls_with_one_id_in_an_answer_have_ids_of_their_own(
+    client: AsyncOpenAI, session: dict[str, str]
+) -> None:
+    """The arguments of each are whole."""
+    tool: Any = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+    answer = await client.chat.completions.create(
+        model="helper", messages=[{"role": "user", "content": "c1 c1"}], tools=[tool], extra_body=session
+    )
+    calls: Any = answer.choices[0].message.to_dict()["tool_calls"]
+    assert [(call["id"], call["function"]["arguments"]) for call in calls] == [
+        ("c1", '{"city":"Rome"}'),
+        ("c1-2", '{"city":"Rome"}'),
+    ]
 
 
 @SESSIONS
