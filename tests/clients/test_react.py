@@ -2,9 +2,10 @@
 
 import pytest
 from playwright.async_api import Browser, Page, expect
-from support.browser import Tab, needs_browser, serve_other_origin
+from support.browser import Tab, needs_browser
 from support.documents import DOCS, of_kind
 from support.foreign_clients import INSTALL_SECONDS, RUN_SECONDS, ForeignClient, parametrize
+from support.foreign_pages import serve_component
 from support.hub import Hub
 
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 2 * RUN_SECONDS)
@@ -31,10 +32,7 @@ async def test_the_page_of_the_docs_shows_a_session(hub: Hub, browser: Browser, 
     hub.agent("main.py", MAIN)
     await hub.start()
     (block,) = of_kind(DOCS["react"], "jsx", "component")
-    file = client.folder / await client.run("bundle", hub.url, block.text)
-    script = file.read_text(encoding="utf-8").replace("</script", "<\\/script")
-    body = f'addEventListener("load", () => {{ {script} }})</script><div id="root"></div><script>'
-    async with serve_other_origin(body) as url:
+    async with serve_component(client, hub.url, block.text) as url:
         first, second = [await open_page(browser, url) for _ in range(2)]
         await say(first, str(hub.folder / "go"))
         await expect(first.get_by_role("article").last).to_contain_text("one ...")

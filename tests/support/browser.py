@@ -97,6 +97,13 @@ async def serve_other_origin(script: str) -> AsyncIterator[str]:
 
     app = web.Application()
     app.router.add_get("/", page)
+    async with serve_app(app) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def serve_app(app: web.Application) -> AsyncIterator[str]:
+    """Serve an application on a free port; yield its URL."""
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -88,7 +88,8 @@ class ForeignClient:
     def _copy_program(self) -> str:
         """Copy the program into its environment, under a name that is no package's, and return its path."""
         suffix = self.file.suffix
-        shutil.copy(PROGRAMS / f"scenario{suffix}", self.folder)
+        for file in PROGRAMS.glob(f"*{suffix}"):  # what programs share
+            shutil.copy(file, self.folder)
         return str(shutil.copy(self.file, self.folder / f"program{suffix}"))
 
     def _install(self) -> str:

@@ -1,0 +1,32 @@
+// What programs share that are pages of a browser: a component with the hub's client, bundled with its styles.
+
+import { execFileSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { build } from 'esbuild'
+import { args, url } from './scenario.mjs'
+
+const MAIN = `
+import { StrictMode } from 'react'
+import { createRoot } from 'react-dom/client'
+import { Chat } from './chat.jsx'
+
+createRoot(document.querySelector('#root')).render(<StrictMode><Chat sessionId="s1" /></StrictMode>)
+`
+
+/** Bundle the component `Chat` in the last argument with the hub's client, and return the names of the files. */
+export async function bundle () {
+  execFileSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--silent', `${url}/client.tgz`])
+  writeFileSync('chat.jsx', args.at(-1).replace('//localhost:9527', url.replace(/^http:/, '')))
+  writeFileSync('main.jsx', MAIN)
+  const fonts = Object.fromEntries(['.woff2', '.woff', '.ttf'].map((suffix) => [suffix, 'dataurl']))
+  const result = await build({
+    entryPoints: ['main.jsx'],
+    outfile: 'page.js',
+    bundle: true,
+    metafile: true,
+    jsx: 'automatic',
+    define: { 'process.env.NODE_ENV': '"development"' },
+    loader: fonts,
+  })
+  return Object.keys(result.metafile.outputs)
+}
