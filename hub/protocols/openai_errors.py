@@ -35,6 +35,8 @@ AGENT_ERROR_STATUS: dict[str, int] = {
     "model_unreachable": 502,
 }
 OPENAI_RETRY_MS = 1000
+REPEATED_STATUSES = (408, 409, 429)  # after which clients repeat a request, and after all from 500 on
+FINAL_STATUS = 422
 
 
 class OpenAIError(Exception):
@@ -124,9 +126,14 @@ def early_end_error(reason: str) -> OpenAIError:
 
 
 def make_final(error: Exception) -> OpenAIError:
-    """Convert an error as openai_error_of() does. The client must not repeat the request, whatever the error is."""
+    """Convert an error as openai_error_of() does, into one after which no client repeats the request.
+
+    The AI SDK decides by the status alone, so the error gets FINAL_STATUS if clients repeat a request after its status.
+    """
     openai_error = openai_error_of(error)
     openai_error.is_final = True
+    if openai_error.status in REPEATED_STATUSES or openai_error.status >= 500:
+        openai_error.status = FINAL_STATUS
     return openai_error
 
 

@@ -1,5 +1,6 @@
 """Clients of OpenAI's chat completions from PyPI and npm, unchanged, with agents of the hub as their models."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hub.node.history import read_history
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS + RUN_SECONDS)
 
 FAILING = """
-import pathlib
+import asyncio, pathlib
 from hub import AgentError, agent
 
 RUNS = pathlib.Path({runs!r})
@@ -22,9 +23,13 @@ RUNS = pathlib.Path({runs!r})
 async def failing(message: str):
     with RUNS.open("a") as file:
         file.write("run ")
-    raise AgentError("no more today", "out_of_luck")
+    {failure}
     yield ""
 """
+OUT_OF_LUCK = 'raise AgentError("no more today", "out_of_luck")'
+HANGS = "await asyncio.Event().wait()"
+REPEATING_CLIENTS = [ForeignClient.find("openai", name) for name in ("openai_python", "openai_node", "ai_sdk")]
+with_retries = pytest.mark.parametrize("client", REPEATING_CLIENTS, ids=lambda client: client.id)
 # Calls a tool with a city. Knows the weather after its result, and then calls another tool or says the weather. If a
 # form of the answer or a tool is required, the answer is a person.
 SCRIPTED = """
@@ -67,10 +72,24 @@ PERSON = {"name": "Ann", "age": 7}
 
 @pytest.fixture
 async def served(hub: Hub) -> Hub:
-    hub.agent("failing.py", FAILING.format(runs=str(hub.folder / "runs")))
+    add_failing_agent(hub, OUT_OF_LUCK)
     hub.agent("scripted.py", SCRIPTED)
     hub.agent("looker.py", LOOKER)
     return await hub.start()
+
+
+def add_failing_agent(hub: Hub, failure: str) -> None:
+    hub.agent("failing.py", FAILING.format(runs=str(hub.folder / "runs"), failure=failure))
+
+
+async def ask_in_session(client: ForeignClient, hub: Hub, function: str = "failure") -> str:
+    text: str = await client.run(function, hub.url, json.dumps({"sessionId": "s1"}))
+    return text
+
+
+async def list_roles(hub: Hub) -> list[str]:
+    """Return the roles of the messages in the session of ask_in_session()."""
+    return [message["role"] for message in await read_history(hub.node, Key("s1"), 9)]
 
 
 def count_runs(folder: Path) -> int:
@@ -138,10 +157,49 @@ async def test_a_client_calls_an_agent_that_fails_in_a_stream_once(served: Hub, 
 
 
 @pytest.mark.parametrize("function", ["failure", "failure_in_stream"])
-@pytest.mark.parametrize("name", ["openai_python", "openai_node", "ai_sdk"])
-async def test_a_client_sends_a_message_of_a_session_once(served: Hub, name: str, function: str) -> None:
+@with_retries
+async def test_a_client_sends_a_message_of_a_session_once(served: Hub, client: ForeignClient, function: str) -> None:
     """Also if the agent fails."""
-    client = ForeignClient.find("openai", name)
-    assert "no more today" in await client.run(function, served.url, json.dumps({"sessionId": "s1"}))
+    assert "no more today" in await ask_in_session(client, served, function)
     assert count_runs(served.folder) == 1
-    assert [message["role"] for message in await read_history(served.node, Key("s1"), 9)] == ["user", "assistant"]
+    assert await list_roles(served) == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("code", ["model_rate_limited", "model_aborted", "model_unavailable", "model_timeout"])
+@with_retries
+async def test_a_client_repeats_only_a_request_that_the_hub_has_not_stored(
+    hub: Hub, client: ForeignClient, code: str
+) -> None:
+    """The error may pass. Outside sessions all three clients try three times, and wait as long as the hub says."""
+    add_failing_agent(hub, f'raise AgentError("no more today", "{code}", retryable=True, retry_after_ms=1)')
+    await hub.start()
+    assert "no more today" in await ask_in_session(client, hub)
+    assert count_runs(hub.folder) == 1
+    assert await list_roles(hub) == ["user", "assistant"]
+    assert "no more today" in await client.run("failure", hub.url)
+    assert count_runs(hub.folder) == 4
+
+
+@with_retries
+async def test_a_client_does_not_repeat_a_message_whose_answer_takes_too_long(hub: Hub, client: ForeignClient) -> None:
+    add_failing_agent(hub, HANGS)
+    await hub.start(run_seconds=0.5)
+    assert "longer than the hub allows" in await ask_in_session(client, hub)
+    assert count_runs(hub.folder) == 1
+    assert await list_roles(hub) == ["user", "assistant"]
+    assert "longer than the hub allows" in await client.run("failure", hub.url)
+    runs_without_session = 3 if client.id == "ai_sdk" else 1  # this client repeats after 504, as docs/api.md says
+    assert count_runs(hub.folder) == 1 + runs_without_session
+
+
+@with_retries
+async def test_a_client_does_not_repeat_a_message_whose_answer_was_stopped(hub: Hub, client: ForeignClient) -> None:
+    add_failing_agent(hub, HANGS)
+    await hub.start()
+    other = await hub.connect("?sessionId=s1", extended=True)
+    asking = asyncio.create_task(ask_in_session(client, hub))
+    await other.until_type("run_started")
+    await other.send(type="cancel", sessionId="s1")
+    assert "stopped before its end" in await asking
+    assert count_runs(hub.folder) == 1
+    assert await list_roles(hub) == ["user", "assistant"]

@@ -392,7 +392,7 @@ async def post_completion(hub: Hub, body: dict[str, Any]) -> tuple[int, list[Any
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("reason", "status"), [("timeout", 504), ("cancelled", 499)])
+@pytest.mark.parametrize(("reason", "status"), [("timeout", 422), ("cancelled", 499)])
 async def test_an_answer_that_is_cut_short_is_an_error(
     hub: Hub, tmp_path: Path, reason: str, status: int, stream: bool
 ) -> None:

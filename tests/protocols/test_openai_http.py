@@ -129,19 +129,23 @@ async def test_openais_client_calls_a_failing_agent_once(
         assert [past["role"] for past in await read_history(served.node, Key("s1"), 9)] == ["user", "assistant"]
 
 
-async def test_an_error_in_a_session_is_final(served: Hub) -> None:
-    """A retry would add the message to the session a second time."""
-    body = {"sessionId": "s1", **user("model_unavailable 0")}
-    status, retries, _ = await post(served, body)
-    assert (status, retries) == (503, {"x-should-retry": "false"})
+@pytest.mark.parametrize("code", ["model_unavailable", "model_rate_limited", "model_aborted", "model_timeout", "timeout"])
+async def test_an_error_in_a_session_is_final(served: Hub, code: str) -> None:
+    """A retry would add the message to the session a second time. Some clients decide by the status alone."""
+    body = {"sessionId": "s1", **user(f"{code} 1000")}
+    status, retries, error = await post(served, body)
+    assert (status, retries, error["error"]["code"]) == (422, {"x-should-retry": "false"}, code)
 
 
 @pytest.mark.parametrize(
-    ("key", "retries"),
-    [({}, {"x-should-retry": "false"}), ({"Idempotency-Key": "k1"}, {"Retry-After": "2", "retry-after-ms": "2000"})],
+    ("key", "status", "retries"),
+    [
+        ({}, 422, {"x-should-retry": "false"}),
+        ({"Idempotency-Key": "k1"}, 503, {"Retry-After": "2", "retry-after-ms": "2000"}),
+    ],
 )
 async def test_a_hub_that_goes_down_has_the_message_already(
-    served: Hub, key: dict[str, str], retries: dict[str, str]
+    served: Hub, key: dict[str, str], status: int, retries: dict[str, str]
 ) -> None:
     """Only a client with an idempotency key may repeat the request: it then gets the answer to the stored message."""
     client = await served.connect("?sessionId=s1", extended=True)
@@ -151,8 +155,8 @@ async def test_a_hub_that_goes_down_has_the_message_already(
     await client.until(lambda frame: frame["type"] == "user_message" and frame["content"] == "next")
     served.node.drain()
     await finish_runs(served.node, 0, asyncio.Event())
-    status, headers, error = await asking
-    assert (status, error["error"]["code"], headers) == (503, "draining", retries)
+    answer_status, headers, error = await asking
+    assert (answer_status, error["error"]["code"], headers) == (status, "draining", retries)
 
 
 async def test_a_key_of_another_message_is_refused_for_good(served: Hub) -> None:
