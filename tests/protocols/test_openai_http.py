@@ -129,7 +129,9 @@ async def test_openais_client_calls_a_failing_agent_once(
         assert [past["role"] for past in await read_history(served.node, Key("s1"), 9)] == ["user", "assistant"]
 
 
-@pytest.mark.parametrize("code", ["model_unavailable", "model_rate_limited", "model_aborted", "model_timeout", "timeout"])
+@pytest.mark.parametrize(
+    "code", ["model_unavailable", "model_rate_limited", "model_aborted", "model_timeout", "timeout"]
+)
 async def test_an_error_in_a_session_is_final(served: Hub, code: str) -> None:
     """A retry would add the message to the session a second time. Some clients decide by the status alone."""
     body = {"sessionId": "s1", **user(f"{code} 1000")}
