@@ -9,7 +9,17 @@ import attrs
 from hub.client.failures import Failure, RunFailed
 from hub.client.frames import is_end
 from hub.client.reader import Reader
-from hub.messages import FINISH_REASONS, Accepted, Chunk, Event, MessageRemoved, RunError, RunFinished, WholeMessage
+from hub.messages import (
+    FINISH_REASONS,
+    Accepted,
+    Body,
+    Chunk,
+    Event,
+    MessageRemoved,
+    RunError,
+    RunFinished,
+    WholeMessage,
+)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -43,7 +53,8 @@ class Answer:
         self.reader.follow(accepted.runId, accepted.seq - 1)
         self._decision.set()
 
-    def fail(self, failure: Failure) -> None:
+    def fail(self, failure: Exception) -> None:
+        """End the iteration with an error: a Failure, or an error of the program's own function."""
         self.reader.fail(failure)
         self._decision.set()
 
@@ -69,11 +80,16 @@ class Answer:
 
         Raises the errors of iteration, too.
         """
+        return await self.read_text(lambda event: None)
+
+    async def read_text(self, on_event: Callable[[Body], None]) -> str:
+        """Do what text() does, and call *on_event* with each event."""
         texts: dict[str, list[str]] = {}
         error: RunError | None = None
         reason = "end_turn"
         async for event in self:
             body = event.body
+            on_event(body)
             if isinstance(body, (Chunk, WholeMessage)):
                 texts.setdefault(body.messageId, []).append(body.content)
             elif isinstance(body, MessageRemoved):

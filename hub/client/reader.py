@@ -26,7 +26,7 @@ ReadPage = Callable[[str, int, str | None], Awaitable[tuple[Event, ...] | Reset]
 class Inbox:
     """The queue of one reader. When the reader has no item to yield, it raises *failure*, or ends if *has_ended*."""
 
-    failure: Failure | None = None
+    failure: Exception | None = None
     has_ended: bool = False
     queue: deque[Event | Reset] = attrs.Factory(deque)
     text_length: int = 0
@@ -57,7 +57,7 @@ class Inbox:
         self._lengths.clear()
         self.text_length = 0
 
-    def fail(self, failure: Failure) -> None:
+    def fail(self, failure: Exception) -> None:
         if not self.has_ended:
             self.failure = self.failure or failure
         self.wake()
@@ -146,7 +146,7 @@ class Reader:
             self.inbox.put(reset)
         self.is_behind, self.start, self.cursor, self.epoch = False, self.feed.seq, self.feed.seq, reset.epoch
 
-    def fail(self, failure: Failure) -> None:
+    def fail(self, failure: Exception) -> None:
         self.inbox.fail(failure)
 
     def end(self) -> None:

@@ -13,6 +13,7 @@ from hub.client.failures import Closed
 from hub.client.feed import Feed
 from hub.client.files import FileContent
 from hub.client.reader import Reader
+from hub.client.replies import QuestionHandler, Replies
 from hub.messages import IfBusy, ReplyStatus, StoredFile
 
 if TYPE_CHECKING:
@@ -76,9 +77,21 @@ class Session:
         self._answers.add(answer)
         return answer
 
-    async def ask(self, message: str, **options: Any) -> str:
-        """Return the complete answer to *message*: see Answer.text. The options are those of `chat`."""
-        return await self.chat(message, **options).text()
+    async def ask(self, message: str, *, on_question: QuestionHandler | None = None, **options: Any) -> str:
+        """Return the complete answer to *message*: see Answer.text. The other options are those of `chat`.
+
+        *on_question* is called with each question of the agent, an Interrupt. What it returns, or awaits and returns,
+        is the reply, unless another client has replied before. An error that it raises is raised here, and the question
+        stays open. Without *on_question*, the call waits until another client replies.
+        """
+        answer = self.chat(message, **options)
+        if on_question is None:
+            return await answer.text()
+        replies = Replies(on_question, self.resume, answer.fail)
+        try:
+            return await answer.read_text(replies.note)
+        finally:
+            await replies.close()
 
     async def resume(self, interrupt_id: str, payload: Any = None, *, status: ReplyStatus = "resolved") -> None:
         """Answer the question *interrupt_id* of an agent, the `id` of an Interrupt. *payload* is any JSON.

@@ -17,6 +17,8 @@ export class Chat {
   _isReady = true // false while files of the message are being uploaded
   _isSent = false // over the present connection
   _onAbandon = () => {} // aborts the uploads
+  /** @type {(question: client.InterruptEvent) => void} */
+  _onQuestion = () => {}
   #queue
   #onClose
   /** @type {Deferred<client.Accepted>} */
@@ -47,6 +49,7 @@ export class Chat {
       else if (event.type === 'message') texts.set(event.messageId, event.content)
       else if (event.type === 'message_removed') for (const id of event.messageIds) texts.delete(id)
       else if (event.type === 'reset') texts.clear()
+      else if (event.type === 'interrupt') this._onQuestion(event)
       else if (event.type === 'run_error') error = errorFromFrame(event)
       else if (event.type === 'run_finished' && !COMPLETE_REASONS.has(event.stopReason)) {
         error ??= new HubError(event.stopReason, `the answer ended early: ${event.stopReason}`, event)
@@ -98,7 +101,7 @@ export class Chat {
     else this._close(new HubError('reset', `the session was reset (${reason}), and has no message of this answer`, reset))
   }
 
-  /** @param {HubError} [error] */
+  /** @param {Error} [error] */
   _close(error) {
     this.isClosed = true
     this._onAbandon()

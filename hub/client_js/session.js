@@ -1,10 +1,10 @@
 import { Chats } from './chats.js'
 import { Cursor } from './cursor.js'
-import { closedError } from './errors.js'
+import { HubError, closedError } from './errors.js'
 import { Listeners } from './listeners.js'
 
 /** @import * as client from './client.js' */
-/** @import { HubError } from './errors.js' */
+/** @import { Chat } from './chat.js' */
 /** @import { Hub, Callback } from './hub.js' */
 /** @import { Frame } from './pieces.js' */
 /** @import { Subscription } from './subscription.js' */
@@ -68,10 +68,44 @@ export class Session {
 
   /**
    * @param {string} message
-   * @param {client.ChatOptions} [options]
+   * @param {client.AskOptions} [options]
    */
-  async ask(message, options) {
-    return this.chat(message, options).text()
+  async ask(message, { onQuestion, ...options } = {}) {
+    const chat = this.chat(message, options)
+    if (onQuestion) chat._onQuestion = (question) => this.#reply(chat, question, onQuestion)
+    return chat.text()
+  }
+
+  /**
+   * Answer a question of a chat, unless somebody else does first. The chat fails with an error of *onQuestion*.
+   * @param {Chat} chat
+   * @param {client.InterruptEvent} question
+   * @param {(question: client.InterruptEvent) => unknown} onQuestion
+   */
+  async #reply(chat, question, onQuestion) {
+    try {
+      await this.#resumeWhenLive(question.id, await onQuestion(question))
+    } catch (error) {
+      if (!(error instanceof HubError && error.code === 'already_resolved')) chat._close(/** @type {Error} */ (error))
+    }
+  }
+
+  /**
+   * Answer a question: now, or at the next connection, and again if the connection is lost.
+   * @param {string} id
+   * @param {unknown} payload
+   */
+  async #resumeWhenLive(id, payload) {
+    for (;;) {
+      try {
+        return await this.resume(id, payload)
+      } catch (error) {
+        if (/** @type {HubError} */ (error).code !== 'disconnected') throw error
+      }
+      await new Promise((resolve) => {
+        const off = this.#hub.on('state', () => { off(); resolve(undefined) })
+      })
+    }
   }
 
   /**

@@ -171,6 +171,15 @@ export interface ChatOptions {
   signal?: AbortSignal
 }
 
+export interface AskOptions extends ChatOptions {
+  /**
+   * Called with each question of the agent; the value that it returns, or promises, is the reply. The first reply
+   * counts: if another client has replied already, the value is dropped. Without this function, `ask` waits until
+   * another client replies. If the function throws, `ask` rejects with its error, and the question stays open.
+   */
+  onQuestion?: (question: InterruptEvent) => unknown
+}
+
 export type FileContent = Blob | ArrayBuffer | ArrayBufferView | string
 
 export interface UploadProgress {
@@ -207,7 +216,7 @@ export interface Session {
   /** Send a message: now, or at the next connection, and again until the hub accepts it. */
   chat(message: string, options?: ChatOptions): Chat
   /** Send a message; resolves with the complete answer, rejects if the answer failed or ended early. */
-  ask(message: string, options?: ChatOptions): Promise<string>
+  ask(message: string, options?: AskOptions): Promise<string>
   /** Stop one answer, or all answers of the session. */
   cancel(runId?: string): Promise<Cancelling>
   /** Answer a question of an agent: the `id` of an `interrupt`, and any JSON. `cancelled` declines the question. */

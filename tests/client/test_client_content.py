@@ -96,6 +96,50 @@ async def test_a_question_of_an_agent_is_answered(driver: Driver, hub: Hub) -> N
     await driver.close()
 
 
+async def test_ask_answers_questions_with_a_function(driver: Driver, hub: Hub) -> None:
+    """If another client replies first, the function is not needed. An error of the function is that of `ask`."""
+    hub.agent("asker.py", ASKER)
+    await hub.start()
+    await driver.join(hub.port, "asker")
+    await driver.do("ask", id=1, sessionId="s1", message="go", replies=True)
+    assert (await driver.until("question"))["message"] == "Which colour?"
+    await driver.do("reply", payload={"colour": "green"})
+    assert (await driver.until("answer", id=1))["text"] == "resolved {'colour': 'green'}"
+    await driver.until_event("interrupt")
+    await driver.do("ask", id=2, sessionId="s1", message="go", replies=True)
+    await driver.until("question")
+    question = await driver.until_event("interrupt")
+    await driver.result_of("resume", sessionId="s1", interruptId=question["id"], payload="red")
+    assert (await driver.until("answer", id=2))["text"] == "resolved red"
+    await driver.do("ask", id=3, sessionId="s1", message="go", replies=True)
+    await driver.until("question")
+    await driver.do("reply")
+    assert (await driver.until("error", id=3))["message"] == "'payload'"
+    await driver.close()
+
+
+async def test_a_reply_without_a_connection_is_sent_with_the_next_one(driver: Driver, hub: Hub) -> None:
+    """The function is called once."""
+    hub.agent("asker.py", ASKER)
+    await hub.start()
+    proxy = await Proxy(lambda: ("127.0.0.1", hub.port)).start()
+    try:
+        await driver.join(proxy.port, "asker")
+        await driver.do("ask", id=1, sessionId="s1", message="go", replies=True)
+        await driver.until("question")
+        target, proxy.target = proxy.target, lambda: ("127.0.0.1", 1)  # nothing listens there
+        for link in list(proxy.links):
+            link.reset()
+        await driver.until("state", state="waiting")
+        await driver.do("reply", payload="green")
+        proxy.target = target
+        assert (await driver.until("answer", id=1))["text"] == "resolved green"
+        assert driver.count("question") == 1
+        await driver.close()
+    finally:
+        await proxy.stop()
+
+
 async def test_results_of_tool_calls_go_to_the_agent_of_the_calls(driver: Driver, hub: Hub) -> None:
     """The session object has another agent. The tools came from a client of another protocol."""
     hub.agent("echo.py", ECHO)

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from hub.client import Answer, Client, Failure, Session, connect
-from hub.messages import Chunk, MessageRemoved, ReplyStatus, Reset, StoredFile, WholeMessage
+from hub.messages import Chunk, Interrupt, MessageRemoved, ReplyStatus, Reset, StoredFile, WholeMessage
 from hub.protocols.extended import event_fields
 
 
@@ -54,6 +54,7 @@ class Driver:
         self.hub: Client | None = None
         self.sessions: dict[str, Session] = {}
         self.tasks: set[asyncio.Task[None]] = set()
+        self.reply: asyncio.Future[dict[str, Any]] | None = None  # of the function that answers questions
 
     def spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -128,14 +129,26 @@ class Driver:
             say("error", id=id, code=failure.code, message=failure.message)
 
     async def do_ask(self, id: Any, message: str, **fields: Any) -> None:
+        with_replies = fields.pop("replies", False)
         session, options = self.find_session(fields)
+        if with_replies:
+            options["on_question"] = self.ask_for_reply
         self.spawn(self.print_answer(id, session.ask(message, **options)))
 
     async def print_answer(self, id: Any, answer: Awaitable[str]) -> None:
         try:
             say("answer", id=id, text=await answer)
-        except Failure as failure:
-            say("error", id=id, code=failure.code, message=failure.message)
+        except (Failure, KeyError) as failure:
+            say("error", id=id, code=getattr(failure, "code", "internal"), message=str(failure))
+
+    async def ask_for_reply(self, question: Interrupt) -> Any:
+        say("question", message=question.message)
+        self.reply = asyncio.get_running_loop().create_future()
+        return (await self.reply)["payload"]  # KeyError: this function fails
+
+    async def do_reply(self, **reply: Any) -> None:
+        assert self.reply is not None
+        self.reply.set_result(reply)
 
     async def do_resume(
         self, id: Any, sessionId: str, interruptId: str, payload: Any = None, status: ReplyStatus = "resolved"

@@ -5,7 +5,8 @@ A driver reads commands and prints results, one JSON object a line:
     {"do": "connect", "url", "token"? or "tokens"?}: a function returns the tokens in turn, and fails for null
     {"do": "session", "sessionId", "agent", "afterSeq"?, "epoch"?, "handle"?}: the handle names a second session object
     {"do": "chat", "id", "sessionId", "message", "clientMsgId"?, "ifBusy"?, "parts"?, "metadata"?, "files"?, "handle"?}
-    {"do": "ask", "id", "sessionId", "message", and the same options}
+    {"do": "ask", "id", "sessionId", "message", "replies"?, and the same options}: with *replies*, a function replies
+    {"do": "reply", "payload"?}: what the function returns; without a payload, it fails
     {"do": "cancel", "sessionId"}
     {"do": "resume", "id", "sessionId", "interruptId", "payload"?, "status"?}
     {"do": "upload", "id", "sessionId", "text", "name", "type"}, {"do": "files", "id", "sessionId"}
@@ -18,6 +19,7 @@ A driver reads commands and prints results, one JSON object a line:
     {"kind": "event", "sessionId", "event", "handle"?}
     {"kind": "chat-event", "id", "event"}, {"kind": "chat-end", "id", "text"}
     {"kind": "answer", "id", "text"}
+    {"kind": "question", "message"}: the function that replies was called
     {"kind": "done", "id", "value"?}: the result of another command
     {"kind": "error", "id"?, "code", "message"}
     {"kind": "reset", "sessionId", "reason"}

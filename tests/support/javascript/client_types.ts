@@ -86,7 +86,7 @@ for await (const event of chat) {
 }
 const accepted: Accepted = await chat.accepted
 const run: string | undefined = accepted.runId ?? chat.runId
-const text: string = (await session.ask('hi', { metadata: {} })) + (await chat.text())
+const text: string = (await session.ask('hi', { metadata: {}, onQuestion: ({ message }) => Promise.resolve(message) })) + (await chat.text())
 console.log((await session.cancel(run)).runIds)
 await session.resume('i_1', { colour: 'green' })
 await session.resume('i_2', undefined, 'cancelled')

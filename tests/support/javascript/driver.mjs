@@ -4,6 +4,7 @@ import WebSocket from 'ws'
 import { connect } from './client.js'
 
 let hub
+let reply // ends the wait of the function that replies to a question
 const sessions = new Map()
 const say = (line) => process.stdout.write(JSON.stringify(line) + '\n')
 const failed = (error, id) => say({ kind: 'error', id, code: error.code ?? 'internal', message: error.message })
@@ -45,9 +46,15 @@ const commands = {
     session.on('error', failed)
   },
   chat,
-  async ask({ id, message, ...command }) {
-    say({ kind: 'answer', id, text: await find(command).ask(message, chatOptions(command)) })
+  async ask({ id, message, replies, ...command }) {
+    const onQuestion = async (question) => {
+      say({ kind: 'question', message: question.message })
+      const { payload } = await new Promise((resolve) => { reply = resolve })
+      return payload ?? Promise.reject(new Error("'payload'"))
+    }
+    say({ kind: 'answer', id, text: await find(command).ask(message, { ...chatOptions(command), onQuestion: replies && onQuestion }) })
   },
+  reply: (command) => reply(command),
   async resume({ id, interruptId, payload, status, ...command }) {
     await find(command).resume(interruptId, payload, status)
     say({ kind: 'done', id })
