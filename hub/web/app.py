@@ -101,6 +101,7 @@ ROUTES = (
         responses={101: None},
         query=SocketQuery,
         raises=(UnknownAgent, AgentBroken),
+        operation="serve_agent_websocket",
     ),
     *agents.ROUTES,
     *sessions.ROUTES,

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Content:
-    """A body that is not JSON: its media type, and the schema of the body, or of each event of a stream."""
+    """A body that is not JSON: its media type, and the schema of the body."""
 
     media: str
     schema: Mapping[str, Any] = {"type": "string"}
@@ -41,10 +41,8 @@ TEXT_CONTENT = Content("text/plain")
 HTML_CONTENT = Content("text/html")
 SCRIPT_CONTENT = Content("text/javascript")
 STYLE_CONTENT = Content("text/css")
-STREAM_CONTENT = Content(
-    "text/event-stream",
-    {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}},
-)
+# A string: generators of clients read the body of a stream as text, and fail if its schema is that of one event.
+STREAM_CONTENT = Content("text/event-stream", {"type": "string", "description": "Server-sent events."})
 
 
 @attrs.frozen(kw_only=True)
@@ -74,7 +72,8 @@ class Route:
     (400 and 413), of a *query* or a WebSocket (400), and of a stream or a WebSocket (505).
     *raises* lists the other errors of the handler; their response has the form of *error_body*. *path_fields* are the
     fields of *body* whose values come from the path. *headers* are request headers with their types. The route exists
-    once under each of *prefixes*. With *has_slash_form*, it may also end with a slash.
+    once under each of *prefixes*. With *has_slash_form*, it may also end with a slash. *operation* is its stable id in
+    the documents, by default the name of *handler*.
     """
 
     method: str
@@ -90,6 +89,11 @@ class Route:
     error_body: type[Any] = ErrorBody
     prefixes: tuple[str, ...] = (API_PREFIX,)
     has_slash_form: bool = False
+    operation: str = attrs.field()
+
+    @operation.default
+    def _name_operation(self) -> str:
+        return self.handler.__name__
 
     @property
     def paths(self) -> list[str]:

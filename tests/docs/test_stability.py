@@ -25,6 +25,8 @@ def test_no_public_name_of_the_last_release_is_gone() -> None:
         "notice welcome.agents",
         "error unknown_session",
         "route GET /api/v1/sessions",
+        "operation post_chat",
+        "schema ChatBody",
         "metric hubbub_connections",
         "setting port",
         "limit queued_runs",

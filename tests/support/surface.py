@@ -17,9 +17,11 @@ import hub.client
 import hub.messages
 from hub.cli.main import cli
 from hub.errors import HubError
+from hub.limits import Limits
 from hub.messages import BODIES, COMMANDS, NOTICES
 from hub.protocols import PROTOCOLS
 from hub.setting_sources import LIMIT_TYPES, SETTING_TYPES
+from hub.web.api.openapi import build_openapi
 from hub.web.app import ROUTES
 
 SURFACE_FILE = ROOT / "tests" / "docs" / "surface.txt"
@@ -44,6 +46,9 @@ def _wire() -> Iterator[str]:
 def _http() -> Iterator[str]:
     for route in ROUTES:
         yield from (f"route {route.method} {prefix}{route.path}" for prefix in route.prefixes)
+    document = build_openapi(ROUTES, Limits())
+    yield from (f"operation {one['operationId']}" for path in document["paths"].values() for one in path.values())
+    yield from (f"schema {name}" for name in document["components"]["schemas"])
     for row in rows(DOCS["operations"]):
         yield from (f"metric {name}" for name in re.findall("`(hubbub_[a-z_]+)`", row[0]))
 

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -66,6 +67,11 @@ async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
         yield http
 
 
+async def read_text(http: aiohttp.ClientSession, name: str) -> str:
+    async with http.get(name) as answer:
+        return await answer.text()
+
+
 async def read(http: aiohttp.ClientSession, name: str) -> Any:
     async with http.get(name) as answer:
         assert answer.status == 200 and answer.content_type == "application/json"
@@ -90,6 +96,25 @@ async def test_the_openapi_document_is_valid(http: aiohttp.ClientSession) -> Non
     operations = [one for methods in document["paths"].values() for one in methods.values()]
     names = [one["operationId"] for one in operations]
     assert len(names) == len(set(names)) and all(one["summary"].endswith(".") for one in operations)
+
+
+async def test_the_openapi_document_suits_generators_of_clients(http: aiohttp.ClientSession) -> None:
+    """The ids of operations are short, without their path, for they name functions. Each JSON body has a named schema.
+
+    Integers have 64 bits. Generators fail on `default: null`, and on schemas whose only value is true or false.
+    """
+    text = await read_text(http, "/openapi.json")
+    assert '"default":null' not in text and not re.search(r'"(const":|enum":\[)(true|false)', text)
+    assert text.count('"type":"integer"') == text.count('"format":"int64"') > 0
+    document = json.loads(text)
+    operations = [one for methods in document["paths"].values() for one in methods.values()]
+    for operation in operations:
+        assert re.fullmatch("[a-z]+(_[a-z0-9]+){1,4}", operation["operationId"]) and len(operation["operationId"]) <= 30
+        for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+            for media, content in part.get("content", {}).items():
+                is_named = re.fullmatch("#/components/schemas/[A-Za-z]+", content["schema"].get("$ref", ""))
+                assert is_named if media == "application/json" else content["schema"]["type"] == "string"
+                assert "*" not in media
 
 
 async def test_the_openapi_document_has_exactly_the_routes_of_the_app(hub: Hub, http: aiohttp.ClientSession) -> None:
@@ -126,9 +151,11 @@ async def test_routes_that_create_sessions_document_session_deleted(http: aiohtt
 
 async def test_a_documented_body_has_no_fields_of_the_path(http: aiohttp.ClientSession) -> None:
     """The session of a chat is in its path. The body of a cancel is optional."""
-    paths = (await read(http, "/openapi.json"))["paths"]
+    document = await read(http, "/openapi.json")
+    paths = document["paths"]
     chat, cancel = (paths[f"/api/v1/sessions/{{id}}/{name}"]["post"]["requestBody"] for name in ("chat", "cancel"))
-    fields = chat["content"]["application/json"]["schema"]
+    fields = document["components"]["schemas"]["ChatBody"]
+    assert chat["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ChatBody"}
     assert "sessionId" not in fields["properties"] and fields["required"] == ["message"] and chat["required"]
     assert not cancel["required"]
 
@@ -244,7 +271,7 @@ async def test_events_over_http_match_the_document(http: aiohttp.ClientSession) 
     page = await read(http, "/api/v1/sessions/s1/events")
     make_validator(document, {"$ref": "#/components/schemas/EventPage"}).validate(page)
     messages = await read(http, "/api/v1/sessions/s1/messages")
-    make_validator(document, {"$ref": "#/components/schemas/PageBody_HistoryMessage_"}).validate(messages)
+    make_validator(document, {"$ref": "#/components/schemas/HistoryMessagePage"}).validate(messages)
     rare = {"message", "message_removed", "subagent_started", "subagent_finished", "subagent_error"}
     assert {event["type"] for event in page["data"]} == BODIES.keys() - rare
 

@@ -2,10 +2,10 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import orjson
 from aiohttp import web
+from msgspec import Struct
 
 from hub.limits import Limits
 from hub.web.api.asyncapi import build_asyncapi
@@ -30,6 +30,10 @@ DOCUMENT_HEADERS = {
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+class ApiDocument(Struct):
+    """An OpenAPI or AsyncAPI document."""
 
 
 async def get_openapi(request: web.Request) -> web.Response:
@@ -73,7 +77,7 @@ ROUTES = (
         path="/openapi.json",
         handler=get_openapi,
         tag=DOCUMENTS_TAG,
-        responses={200: dict[str, Any]},
+        responses={200: ApiDocument},
         prefixes=ROOT_AND_API,
     ),
     Route(
@@ -81,7 +85,7 @@ ROUTES = (
         path="/asyncapi.json",
         handler=get_asyncapi,
         tag=DOCUMENTS_TAG,
-        responses={200: dict[str, Any]},
+        responses={200: ApiDocument},
         prefixes=ROOT_AND_API,
     ),
     Route(
@@ -91,6 +95,7 @@ ROUTES = (
         tag=DOCUMENTS_TAG,
         responses={200: HTML_CONTENT},
         prefixes=ROOT_ONLY,
+        operation="get_docs_page",
     ),
     Route(
         method="GET",
@@ -99,6 +104,7 @@ ROUTES = (
         tag=DOCUMENTS_TAG,
         responses={200: SCRIPT_CONTENT},
         prefixes=ROOT_ONLY,
+        operation="get_docs_script",
     ),
     Route(
         method="GET",
@@ -107,5 +113,6 @@ ROUTES = (
         tag=DOCUMENTS_TAG,
         responses={200: STYLE_CONTENT},
         prefixes=ROOT_ONLY,
+        operation="get_docs_style",
     ),
 )

@@ -45,7 +45,8 @@ INLINE_TYPES = {
     "image/webp",
 }  # a browser may show these, and saves files of all other types
 RANGE_HEADER = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
-BYTES_CONTENT = Content("*/*", {"type": "string", "format": "binary"})
+# The documents name this type. The hub takes and returns files of every type.
+BYTES_CONTENT = Content("application/octet-stream", {"type": "string", "format": "binary"})
 
 
 class UploadQuery(Struct, frozen=True):
@@ -223,6 +224,7 @@ ROUTES = (
         tag="Files",
         responses={204: None},
         raises=(UnknownFile, Draining, StorageUnavailable),
+        operation="delete_file",
     ),
     Route(
         method="GET",

@@ -24,7 +24,7 @@ from hub.errors import (
 )
 from hub.limits import Limits
 from hub.messages import Id
-from hub.web.api.schemas import Schema, build_schemas, used_components
+from hub.web.api.schemas import Schema, build_schemas, schema_ref, simplify_schema, used_components
 from hub.web.routes import STREAM_CONTENT, Content, ErrorBody, Route
 from hub.web.sign_in import make_cookie_name
 
@@ -56,6 +56,7 @@ def build_openapi(routes: Sequence[Route], limits: Limits, base_path: str = "") 
     kinds = [kind for route in routes for kind in _list_kinds(route)]
     refs, components = build_schemas(kinds, has_types=False, limits=limits)
     refs_by_kind = dict(zip(kinds, refs, strict=True))
+    components |= {_body_name(route): _body_schema(route, components) for route in routes if route.path_fields}
     schemes = _security_schemes(base_path)
     paths: dict[str, Schema] = {}
     for route in routes:
@@ -82,10 +83,8 @@ def _list_kinds(route: Route) -> Iterator[Any]:
 
 def _operation(route: Route, prefix: str, refs_by_kind: dict[Any, Schema], components: dict[str, Schema]) -> Schema:
     summary, _, text = (inspect.getdoc(route.handler) or "").partition("\n\n")
-    module = route.handler.__module__.rpartition(".")[2]
-    slug = re.sub(r"\W+", "_", prefix + route.path).strip("_") or "root"
     operation: Schema = {
-        "operationId": f"{module}_{route.handler.__name__}_{slug}",
+        "operationId": _operation_id(route, prefix),
         "tags": [route.tag],
         "summary": summary.replace("\n", " "),
         "parameters": [*_path_parameters(route), *_query_parameters(route, components), *_header_parameters(route)],
@@ -94,8 +93,14 @@ def _operation(route: Route, prefix: str, refs_by_kind: dict[Any, Schema], compo
     if text:
         operation["description"] = text
     if route.body is not None:
-        operation["requestBody"] = _body(route, refs_by_kind, components)
+        operation["requestBody"] = _body(route, components)
     return operation
+
+
+def _operation_id(route: Route, prefix: str) -> str:
+    """Return the id of a route: the operation, and the prefix if it is not the first one of the route."""
+    suffix = "" if prefix == route.prefixes[0] else re.sub(r"\W+", "_", prefix)
+    return route.operation + suffix
 
 
 def _path_parameters(route: Route) -> Iterator[Schema]:
@@ -123,30 +128,36 @@ def _parameter(schema: Schema) -> Schema:
     for choice in schema.pop("anyOf", ()):
         if choice != {"type": "null"}:
             schema |= choice
-    if schema.get("default", 0) is None:
-        del schema["default"]
     description = {"description": schema.pop("description")} if "description" in schema else {}
     return description | {"schema": schema}
 
 
 def _schema(kind: Any) -> Schema:
     schema = msgspec.json.schema(kind)
-    if "pattern" in schema:
-        schema["pattern"] = schema["pattern"].removesuffix(r"(?!\n)")
+    simplify_schema(schema)
     return schema
 
 
-def _body(route: Route, refs_by_kind: dict[Any, Schema], components: dict[str, Schema]) -> Schema:
-    """Return the request body, without the fields that are in the path."""
+def _body(route: Route, components: dict[str, Schema]) -> Schema:
     if isinstance(route.body, Content):
         return {"required": True, "content": {route.body.media: {"schema": dict(route.body.schema)}}}
-    schema, body_schema = refs_by_kind[route.body], components[route.body.__name__]
-    required_fields = [name for name in body_schema["required"] if name not in route.path_fields]
-    if route.path_fields:
-        fields = {name: field for name, field in body_schema["properties"].items() if name not in route.path_fields}
-        schema = body_schema | {"properties": fields, "required": required_fields}
-    content = {"schema": schema, "example": _example(route)}
-    return {"required": bool(required_fields), "content": {"application/json": content}}
+    name = _body_name(route)
+    content = {"schema": schema_ref(name), "example": _example(route)}
+    return {"required": bool(components[name]["required"]), "content": {"application/json": content}}
+
+
+def _body_name(route: Route) -> str:
+    """Return the name of the schema of a JSON body."""
+    name: str = route.body.__name__
+    return f"{name}Body" if route.path_fields else name
+
+
+def _body_schema(route: Route, components: dict[str, Schema]) -> Schema:
+    """Return the schema of a body without the fields that are in the path."""
+    schema = components[route.body.__name__]
+    fields = {name: field for name, field in schema["properties"].items() if name not in route.path_fields}
+    required_fields = [name for name in schema["required"] if name in fields]
+    return schema | {"title": _body_name(route), "properties": fields, "required": required_fields}
 
 
 def _example(route: Route) -> Any:

@@ -1,5 +1,6 @@
 """JSON Schema of the classes of requests, responses, commands, events and notices."""
 
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple, get_args
 
@@ -57,14 +58,19 @@ def build_schemas(kinds: Iterable[Any], has_types: bool, limits: Limits) -> tupl
         if issubclass(kind, Body):
             _add_location(schema, kind, components["Event"])
         if kind in TYPES_WITH_MORE:
-            schema["properties"]["more"] = {"const": True, "description": "The next frame continues this one."}
+            schema["properties"]["more"] = {
+                "type": "boolean",
+                "description": "true: the next frame continues this one.",
+            }
     components["Event"] = {
         "title": "Event",
         "description": components["Event"]["description"],
         "oneOf": [schema_ref(kind.__name__) for kind in BODIES.values()],
     }
     del components["Body"]
-    _remove_python_details(components)
+    simplify_schema([*refs, components])
+    names = {name: _name_component(name) for name in components}
+    components = {names[name]: schema | {"title": names[name]} for name, schema in components.items()}
     for name, field, keyword, limit in FIELD_LIMITS:
         if name in components:
             _non_null_part(components[name]["properties"][field])[keyword] = getattr(limits, limit)
@@ -130,17 +136,37 @@ def _add_location(schema: Schema, kind: type[Body], event: Schema) -> None:
     schema["required"] += [name for name in location if name not in optional]
 
 
-def _remove_python_details(value: Any) -> None:
-    """Remove the discriminators of unions, and the guard `(?!\\n)` of patterns.
+def _name_component(name: str) -> str:
+    """Return the name of a schema: `HistoryMessagePage` instead of `PageBody_HistoryMessage_`."""
+    return re.sub(r"\bPageBody_(\w+)_$", r"\1Page", name)
 
-    OpenAPI and AsyncAPI write a discriminator differently, and need none: each class has a const. In JSON Schema, `$`
-    never matches before a newline, so a pattern needs no guard.
-    """
+
+def simplify_schema(value: Any) -> None:
+    """Replace what generators of clients do not understand, in place and at every depth. Rename references to pages."""
     if isinstance(value, dict):
-        value.pop("discriminator", None)
-        if isinstance(value.get("pattern"), str):
-            value["pattern"] = value["pattern"].removesuffix(r"(?!\n)")
+        _simplify_object(value)
         value = list(value.values())
     if isinstance(value, list):
         for item in value:
-            _remove_python_details(item)
+            simplify_schema(item)
+
+
+def _simplify_object(schema: Schema) -> None:
+    # OpenAPI and AsyncAPI write a discriminator differently, and need none: each class has a const.
+    schema.pop("discriminator", None)
+    if isinstance(schema.get("pattern"), str):
+        # In JSON Schema, `$` never matches before a newline, so a pattern needs no guard.
+        schema["pattern"] = schema["pattern"].removesuffix(r"(?!\n)")
+    if isinstance(schema.get("$ref"), str):
+        schema["$ref"] = _name_component(schema["$ref"])
+    if schema.get("default", 0) is None:
+        del schema["default"]
+    match schema.get("enum"):
+        case [bool()]:  # openapi-python-client makes invalid code of an enum or a const of booleans
+            schema["type"] = "boolean"
+            del schema["enum"]
+        case [value]:
+            schema["const"] = value
+            del schema["enum"]
+    if schema.get("type") == "integer":
+        schema["format"] = "int64"  # without a format, some generators take 32 bits: too few for a time in ms

@@ -260,6 +260,7 @@ ROUTES = (
         tag=SESSIONS_TAG,
         responses={204: None},
         raises=(*READ_RAISES, Draining),
+        operation="delete_session",
     ),
     Route(
         method="GET",
