@@ -50,7 +50,8 @@ export class HubbubAgent extends HttpAgent {
     await this.detachActiveRun()
     const connection = (this.connection = { parameters, subscriber })
     const watch = this.subscribe({
-      onRunStartedEvent: ({ agent }) => void (agent.isRunning = true),
+      // The run of a snapshot has the id of the request.
+      onRunStartedEvent: ({ agent, event, input }) => void (agent.isRunning = event.runId !== input.runId),
       onRunFinishedEvent: (params) => this.endRun(params),
       onRunErrorEvent: (params) => this.endRun(params),
     })
@@ -77,6 +78,7 @@ export class HubbubAgent extends HttpAgent {
     if (!questions.length) this.cursor = undefined
     this.pendingInterrupts = []
     const connected = super.connectAgent(parameters, subscriber)
+    this.isRunning = false // AG-UI's client says that an agent runs as long as it is connected
     if (this.cursor) this.pendingInterrupts = questions
     return await connected
   }

@@ -116,6 +116,9 @@ async def test_a_page_shows_later_runs_of_other_clients(hub: Hub) -> None:
         for one in (page, second):
             state = await one.until_texts(*texts)
             assert state["messages"][2]["id"] == "u1"
+        await page.call("look", "connected again")
+        state = await page.until(lambda state: state.get("mark"))
+        assert not state["isRunning"]
         await socket.send(type="chat", agentId="echo", sessionId="t1", message="theirs")
         for one in (page, second):
             await one.until_texts(*texts, "theirs", "theirs ")

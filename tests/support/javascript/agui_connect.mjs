@@ -1,14 +1,15 @@
 // node agui_connect.mjs URL THREAD: connect an agent to a session. Each line of the input is a JSON list of the name of
-// a method and its arguments: `stop`, `run`, `say`, `answer`, `close`. Each change is printed as a line of JSON.
+// a method and its arguments: `stop`, `run`, `say`, `answer`, `look`, `close`. Each change is printed as a line of JSON.
 import { createInterface } from 'node:readline'
 import { HubbubAgent } from './agui.js'
 
 const [url, threadId] = process.argv.slice(2)
 console.warn = (...words) => console.log(JSON.stringify({ warning: words.join(' ') }))
 const agent = new HubbubAgent({ url, threadId })
+let mark
 const show = () => {
   const { messages, isRunning, pendingInterrupts, state } = agent
-  console.log(JSON.stringify({ messages, isRunning, questions: pendingInterrupts, state }))
+  console.log(JSON.stringify({ messages, isRunning, questions: pendingInterrupts, state, mark }))
 }
 agent.subscribe({ onMessagesChanged: show, onRunFinalized: show, onRunFailed: ({ error }) => console.log(JSON.stringify({ error: String(error) })) })
 void agent.connectAgent().catch((error) => console.log(JSON.stringify({ error: String(error) })))
@@ -23,6 +24,7 @@ const commands = {
     await agent.runAgent({ runId: `answer-${process.pid}-${run++}`, resume })
   },
   stop: () => agent.abortRun(),
+  look: (word) => void (mark = word),
   close: () => process.exit(0),
 }
 for await (const line of createInterface({ input: process.stdin })) {
