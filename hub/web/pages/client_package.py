@@ -10,6 +10,13 @@ from collections.abc import Mapping
 from hub import __version__
 
 PACKAGE_NAME = "hubbub-client"
+PEERS = {
+    "react": ">=18",
+    "@ag-ui/client": ">=0.0.59",
+    "rxjs": ">=7.8.0",
+    "@assistant-ui/react": ">=0.15.0",
+    "assistant-stream": ">=0.3.45",
+}
 PACKAGE_JSON = {
     "name": PACKAGE_NAME,
     "version": __version__,
@@ -21,10 +28,11 @@ PACKAGE_JSON = {
         ".": {"types": "./client.d.ts", "default": "./client.js"},
         "./react": {"types": "./react.d.ts", "default": "./react.js"},
         "./agui": {"types": "./agui.d.ts", "default": "./agui.js"},
+        "./assistant-ui": {"types": "./assistant-ui.d.ts", "default": "./assistant-ui.js"},
     },
     "types": "./client.d.ts",
-    "peerDependencies": {"react": ">=18", "@ag-ui/client": ">=0.0.59", "rxjs": ">=7.8.0"},
-    "peerDependenciesMeta": dict.fromkeys(("react", "@ag-ui/client", "rxjs"), {"optional": True}),
+    "peerDependencies": PEERS,
+    "peerDependenciesMeta": dict.fromkeys(PEERS, {"optional": True}),
     "sideEffects": False,
     "engines": {"node": ">=20"},
 }

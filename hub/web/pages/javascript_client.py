@@ -1,7 +1,7 @@
 """Serves the JavaScript client: one file with its modules of hub/client_js/, one file with their types, and a package.
 
 One file can be saved beside a program for Node.js, and a browser loads it with one request. npm installs the package,
-which also has the hook for React and the agent for clients of AG-UI.
+which also has the hooks for React and for assistant-ui, and the agent for clients of AG-UI.
 """
 
 import hashlib
@@ -52,7 +52,8 @@ CLIENT_TYPES = (CLIENT_FOLDER / "client.d.ts").read_bytes()
 # Modules that are only in the package: a page that uses them has a bundler.
 PACKAGE_MODULES = {
     file: join_modules(CLIENT_FOLDER, file).encode() if file.endswith(".js") else (CLIENT_FOLDER / file).read_bytes()
-    for file in ("react.js", "react.d.ts", "agui.js", "agui.d.ts")
+    for name in ("react", "agui", "assistant-ui")
+    for file in (f"{name}.js", f"{name}.d.ts")
 }
 
 
