@@ -14,7 +14,7 @@ CLIENTS = [
     for file in sorted((PROGRAMS / kind).glob("*.*"))
     if file.suffix in (".py", ".mjs")
 ]
-TOOLS = ("zod", "node")  # packages that a program needs beside its client
+TOOLS = ("zod", "node", "esbuild", "react", "react-dom")  # packages that a program needs beside its client
 
 
 def split_package(package: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = {
     name: ROOT / "docs" / f"{name}.md"
     for name in (
-        *("start", "agents", "project", "clients", "react", "copilotkit", "clients-python", "console"),
+        *("start", "agents", "project", "clients", "react", "copilotkit", "assistant-ui", "clients-python", "console"),
         *("operations", "api", "protocol", "stability", "architecture", "performance"),
     )
 }
