@@ -103,7 +103,9 @@ class Limits:
     grace_seconds: Seconds = 5.0  # between a cancel and the forced end of the agent's code
     agui_orphan_seconds: SecondsOrZero = 10.0  # that an AG-UI answer goes on without its request, if nobody hears it
     drain_seconds: Seconds = 15.0  # for running answers at a shutdown
-    close_seconds: Seconds = 2.0  # for the closing handshakes of a shutdown
+    close_seconds: Seconds = 2.0  # for the closing handshakes of a shutdown; of silence after the hub's close frame
+    linger_seconds: Seconds = 10.0  # after the hub's close frame, for a peer that still sends
+    linger_bytes: Count = 32 * MiB  # read and dropped after the hub's close frame
     retry_seconds: Seconds = 0.5  # before a failed commit is retried
     agent_threads: Count = 128  # of all agents, for asyncio.to_thread() and run_in_executor()
     call_depth: CountOrZero = 8  # nested calls of agents by agents

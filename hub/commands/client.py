@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from math import inf
 from types import MappingProxyType
+from typing import cast
 
 import attrs
 
@@ -12,7 +13,8 @@ from hub.access.principal import NOBODY, Principal
 from hub.commands.hub import Hub
 from hub.delivery.catchup import CatchUp
 from hub.delivery.connection import Connection
-from hub.delivery.transport import Transport, install_flow_control
+from hub.delivery.linger import Linger
+from hub.delivery.transport import FlowControlProtocol, Transport, install_flow_control
 from hub.errors import CredentialRevoked, HubError
 from hub.ids import Key
 from hub.messages import Command, Error, Event, Notice
@@ -27,8 +29,9 @@ class ClientHandle:
     *agent* and *session* are the default ids for a chat. If *session* is None, the client has its own session for each
     agent. *own_sessions* maps agent ids to the ids of these sessions, which are made on first use.
     *reserved_keys* are the sessions to which commands in progress will subscribe the client: see
-    joining.reserve_subscription(). *has_ended* is True after end(): the hub has sent a close frame, and waits for the
-    answer. *close_code* is the code of the first close frame of the two sides, or 0.
+    joining.reserve_subscription(). *has_ended* is True after end(), or after the hub has sent a close frame.
+    *linger* then limits what the peer may still send. *close_code* is the code of the first close frame of the two
+    sides, or 0.
     """
 
     hub: Hub
@@ -40,6 +43,7 @@ class ClientHandle:
     reserved_keys: frozenset[Key] = frozenset()
     has_ended: bool = False
     close_code: int = 0
+    linger: Linger | None = None
 
     @property
     def id(self) -> str:
@@ -80,10 +84,10 @@ class ClientHandle:
         """Deliver nothing and run no command from now on, and close the socket for *error*. Do not wait for that."""
         if self.is_closed:
             return
-        self.has_ended = True
         self.hub.counters.door.refusals[error.code] += 1
         self.sign_in(NOBODY)
         if not self.hub.close_socket(self, error):
+            self.has_ended = True
             self.connection.close_after(Error(code=error.code, message=error.message), self.hub.limits.close_seconds)
 
     def record_activity(self) -> None:
@@ -103,6 +107,13 @@ class ClientHandle:
     def note_close(self, code: int) -> None:
         """A close frame with *code* is sent or received. Only the first call has an effect."""
         self.close_code = self.close_code or code
+
+    def start_linger(self, code: int) -> None:
+        """Drop what the peer still sends. The hub has sent a close frame with *code*."""
+        wire = self.connection.transport.asyncio_transport
+        protocol = cast(FlowControlProtocol, wire.get_protocol())
+        self.linger = Linger(protocol=protocol, transport=wire, code=code, limits=self.hub.limits)
+        self.linger.start()
 
     def write(self, data: bytes) -> None:
         """Write encoded frames without waiting."""

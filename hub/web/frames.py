@@ -10,23 +10,35 @@ from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from hub.commands.client import ClientHandle
 from hub.commands.queues import MIN_COMMAND_BYTES
+from hub.limits import format_size
+from hub.protocols import close_frame
 
-WebSocket = web.WebSocketResponse[Any]
 FIRST_UNDEFINED_CLOSE_CODE = 5000  # RFC 6455, 7.4.2 defines no close code from here on
 
 
-async def close_websocket(ws: WebSocket, code: int, seconds: float, reason: bytes = b"") -> None:
-    """Close a socket with a handshake, within *seconds*.
+class WebSocket(web.WebSocketResponse[Any]):
+    """A WebSocket whose connection only the hub closes."""
 
-    aiohttp's close() has no limit, so a peer that never reads would block it.
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        """Do nothing. aiohttp calls this after a bad frame, and would reset the connection while the peer sends."""
+        return False
+
+
+def send_close_frame(client: ClientHandle, code: int, reason: str = "", *, is_answer: bool = False) -> None:
+    """Send the close frame of the hub, its last frame, without waiting. A second call does nothing.
+
+    From then on, the connection lingers, unless the frame answers one of the peer.
     """
-    if ws.closed:
+    if client.has_ended:
         return
-    try:
-        async with asyncio.timeout(seconds):
-            await ws.close(code=code, message=reason)
-    except (TimeoutError, ConnectionError):
-        pass  # the caller aborts the transport
+    transport = client.connection.transport
+    client.has_ended = True
+    client.stop_delivery()
+    if not transport.is_lost:
+        client.note_close(code)
+        transport.send(close_frame(code, reason))
+    if not (is_answer or transport.is_lost):
+        client.start_linger(code)
 
 
 def close_reply_code(code: int) -> int:
@@ -44,11 +56,21 @@ def close_reply_code(code: int) -> int:
 class SocketReader:
     """Reads one data frame at a time. Waits while the client does not read the frames of the hub (backpressure)."""
 
-    __slots__ = ("_buffer", "_buffered_bytes", "_client", "_is_reading_ahead", "_task", "_ws")
+    __slots__ = (
+        "_buffer",
+        "_buffered_bytes",
+        "_client",
+        "_is_at_end",
+        "_is_reading_ahead",
+        "_task",
+        "_ws",
+        "is_closed",
+    )
 
     def __init__(self, client: ClientHandle, ws: WebSocket) -> None:
         self._client, self._ws = client, ws
-        self._is_reading_ahead = False
+        self.is_closed = False  # the close frame of the peer has come
+        self._is_reading_ahead = self._is_at_end = False
         self._buffer: deque[bytes | None] | None = None  # created by read_ahead(): few connections need it
         self._buffered_bytes = 0
         self._task: asyncio.Task[None] | None = None
@@ -94,6 +116,17 @@ class SocketReader:
         if self._is_reading_ahead:
             self._client.suspend_heartbeat()
 
+    async def wait_for_close(self) -> None:
+        """After send_close_frame(), read until the close frame of the peer, or until the connection is lost.
+
+        The end of the lingering limits the wait.
+        """
+        while not self._is_at_end:
+            await self._read()
+        linger = self._client.linger
+        if linger is not None and not self.is_closed:
+            await asyncio.wait([linger.ended])
+
     async def _read(self) -> bytes | None:
         client, ws = self._client, self._ws
         while not client.is_closed or client.has_ended:
@@ -104,24 +137,35 @@ class SocketReader:
                 if client.has_ended:
                     continue
                 if message.type is WSMsgType.TEXT and not _is_utf8(message.data):
-                    await self._close(WSCloseCode.INVALID_TEXT, b"a text frame is not valid UTF-8")
+                    send_close_frame(client, WSCloseCode.INVALID_TEXT, "a text frame is not valid UTF-8")
                     return None
                 return bytes(message.data)
             if message.type is WSMsgType.PING:
-                with suppress(ConnectionError):  # the client has disconnected: `while` checks is_closed next
-                    await ws.pong(message.data)
+                if not client.has_ended:  # no frame may follow the close frame
+                    with suppress(ConnectionError):  # the client has disconnected: `while` checks is_closed next
+                        await ws.pong(message.data)
             elif message.type is not WSMsgType.PONG:
-                if isinstance(message.data, WebSocketError):  # aiohttp has closed the socket with its code
-                    client.note_close(message.data.code)
-                if message.type is WSMsgType.CLOSE and not client.has_ended:
-                    await self._close(close_reply_code(message.data))
+                self._end(message.type, message.data)
                 return None
         return None
 
-    async def _close(self, code: int, reason: bytes = b"") -> None:
-        self._client.note_close(code)
-        self._client.stop_delivery()  # no frame may follow the close frame
-        await close_websocket(self._ws, code, self._client.hub.limits.close_seconds, reason)
+    def _end(self, kind: WSMsgType, data: Any) -> None:
+        """Answer the close frame of the peer, or close the socket for a frame that violates the protocol."""
+        self._is_at_end = True
+        if kind is WSMsgType.CLOSE:
+            self.is_closed = True
+            send_close_frame(self._client, close_reply_code(data), is_answer=True)
+        elif kind is WSMsgType.ERROR:
+            if isinstance(data, WebSocketError):
+                send_close_frame(self._client, data.code, self._explain(data.code))
+            data.__traceback__ = None  # it refers to the socket, and the socket to the error
+            if self._client.linger is not None:
+                self._client.linger.drop_all()
+
+    def _explain(self, code: int) -> str:
+        if code == WSCloseCode.MESSAGE_TOO_BIG:
+            return f"a message may have at most {format_size(self._client.hub.limits.frame_bytes)}"
+        return "a frame violates the WebSocket protocol" if code == WSCloseCode.PROTOCOL_ERROR else ""
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -15,12 +15,12 @@ from hub.commands.intake import Intake, build_error
 from hub.errors import AgentBroken, HubError, UnknownAgent, UnknownSession
 from hub.limits import Limits
 from hub.messages import Id
-from hub.protocols import close_frame, open_protocol, protocol_names
+from hub.protocols import open_protocol, protocol_names
 from hub.web.access_log import open_socket_log
 from hub.web.counting import count_close
 from hub.web.doorkeeper import principal_of, refuse_bad_credential
 from hub.web.first_frame import wait_for_sign_in
-from hub.web.frames import SocketReader, WebSocket, close_websocket
+from hub.web.frames import SocketReader, WebSocket, send_close_frame
 from hub.web.handshake import check_upgrade, refuse_http_1_0
 from hub.web.routes import HUB_KEY, read_query
 
@@ -68,12 +68,12 @@ async def serve_websocket(request: web.Request) -> web.StreamResponse:
             await intake.receive(data)
     except HubError as refusal:  # the query is refused, or the client sent too many frames
         client.answer(build_error(refusal))
-        await _disconnect(client, ws, refusal.close_code, refusal.code)
+        send_close_frame(client, refusal.close_code, refusal.code)
     except Exception:
         log.exception("a connection failed", connection=client.id)
-        await _disconnect(client, ws, WSCloseCode.INTERNAL_ERROR)
+        send_close_frame(client, WSCloseCode.INTERNAL_ERROR)
     finally:
-        await _clean_up(client, ws, reader, intake)
+        await _clean_up(client, reader, intake)
         if socket_log is not None:
             socket_log.close(client.close_code)
         count_close(client.hub.counters.door, client.close_code)
@@ -99,28 +99,21 @@ async def _sign_in(client: ClientHandle, reader: SocketReader, agent_id: str | N
     return is_welcome
 
 
-async def _disconnect(client: ClientHandle, ws: WebSocket, code: int, reason: str = "") -> None:
-    client.note_close(code)
-    client.stop_delivery()  # no frame may follow the close frame
-    await close_websocket(ws, code, client.hub.limits.close_seconds, reason.encode())
-
-
-async def _clean_up(client: ClientHandle, ws: WebSocket, reader: SocketReader, intake: Intake) -> None:
+async def _clean_up(client: ClientHandle, reader: SocketReader, intake: Intake) -> None:
     await reader.stop()
     # When the hub shuts down, delivery ends first, so this may run before close_all_sockets(). Both send the same code.
     code = WSCloseCode.SERVICE_RESTART if client.hub.is_draining else WSCloseCode.OK
-    await client.close(lambda: _say_goodbye(client, ws, code))
+    await client.close(lambda: _say_goodbye(client, reader, code))
     await intake.wait_until_finished()  # commands run to their end, also after the client has disconnected
 
 
-async def _say_goodbye(client: ClientHandle, ws: WebSocket, code: int) -> None:
-    """Close a socket. If close_socket() has sent a close frame, send no other one, and close the transport."""
-    if not client.connection.transport.is_lost:
-        client.note_close(code)
-    if client.has_ended:
-        client.connection.transport.close(client.hub.limits.close_seconds)
-    else:
-        await close_websocket(ws, code, client.hub.limits.close_seconds)
+async def _say_goodbye(client: ClientHandle, reader: SocketReader, code: int) -> None:
+    """Send a close frame unless the hub has sent one. Close the transport after the answer of the peer."""
+    transport = client.connection.transport
+    if not transport.is_lost:
+        send_close_frame(client, code)
+        await reader.wait_for_close()
+        transport.asyncio_transport.close()
 
 
 async def _accept(request: web.Request) -> tuple[ClientHandle, WebSocket, SocketQuery]:
@@ -149,9 +142,8 @@ async def _accept(request: web.Request) -> tuple[ClientHandle, WebSocket, Socket
 
 def _make_websocket(limits: Limits) -> WebSocket:
     # heartbeat and autoping are off: node/upkeep.py sends the heartbeats and disconnects clients that do not read.
-    # autoclose is off: it answers every close with 1000. aiohttp refuses a frame of max_msg_size bytes, hence the + 1.
-    return web.WebSocketResponse(
-        timeout=limits.close_seconds,
+    # autoclose is off: WebSocket.close() does nothing. aiohttp refuses a frame of max_msg_size bytes, hence the + 1.
+    return WebSocket(
         heartbeat=None,
         autoping=False,
         autoclose=False,
@@ -183,26 +175,14 @@ async def _open(client: ClientHandle, query: SocketQuery, is_welcome: bool) -> N
 def close_socket(app: web.Application, client: ClientHandle, error: HubError) -> bool:
     """Send the error and a close frame to a client, without waiting. Return False if it has no WebSocket.
 
-    The handler of the socket goes on reading until the answer of the peer, at most `close_seconds`.
+    The handler of the socket goes on reading until the answer of the peer, or the end of the lingering. aiohttp would
+    close the transport at once: behind a proxy, the peer would learn of the lost connection before the close frame.
     """
     if not any(intake.client is client for intake in app[SOCKETS_KEY]):
         return False
     client.connection.answer(build_error(error))
-    _send_close_frame(client, error.close_code, error.code)
-    asyncio.get_running_loop().call_later(client.hub.limits.close_seconds, client.abort)
+    send_close_frame(client, error.close_code, error.code)
     return True
-
-
-def _send_close_frame(client: ClientHandle, code: int, reason: str = "") -> None:
-    """Send a close frame without waiting.
-
-    aiohttp's close() would close the transport at once if a handler is reading, and not wait for the answer of the
-    peer. Behind a proxy, the peer would then learn of the lost connection together with the close frame.
-    """
-    client.has_ended = True
-    client.write(close_frame(code, reason))
-    client.note_close(code)
-    client.stop_delivery()  # no frame may follow the close frame
 
 
 async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
@@ -213,7 +193,7 @@ async def close_all_sockets(app: web.Application, hub: Hub, code: int) -> None:
     sockets: SocketTable = app[SOCKETS_KEY].copy()
     for intake in sockets:
         if not intake.client.is_closed:
-            _send_close_frame(intake.client, code)
+            send_close_frame(intake.client, code)
     hub.stop_delivery()
     with suppress(TimeoutError):
         async with asyncio.timeout(hub.limits.close_seconds):

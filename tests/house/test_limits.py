@@ -21,7 +21,7 @@ from support.agui import run_request
 from support.hub import Client, Hub
 from support.people import bearer
 from support.process import HubProcess
-from support.sockets import HttpConnection, client_frame, open_websocket
+from support.sockets import HttpConnection, client_frame, open_websocket, send_endless_frame
 from support.sse import call, get, post
 from support.waiting import PATIENCE, eventually
 
@@ -39,6 +39,7 @@ from hub.setting_sources import load_settings
 from hub.settings import ConfigError, Settings
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
+from hub.web.websocket import SOCKETS_KEY
 
 NEVER = 1e6  # seconds: longer than any test
 LEAST = 4 * KiB  # the smallest size that the quota counts for a file
@@ -1200,10 +1201,25 @@ async def test_the_close_handshake_has_a_time_limit(hub: Hub, seconds: float) ->
         assert (await asyncio.to_thread(sock.recv, 4))[:1] == b"\x88"
         if seconds == NEVER:
             await wait_for_pong(await hub.connect())
-            assert len(hub.node.registry.connections) == 2
+            assert len(hub.app[SOCKETS_KEY]) == 2
         else:
-            await eventually(lambda: not hub.node.registry.connections)
-    await eventually(lambda: len(hub.node.registry.connections) == (seconds == NEVER))
+            await eventually(lambda: not hub.app[SOCKETS_KEY])
+    await eventually(lambda: len(hub.app[SOCKETS_KEY]) == (seconds == NEVER))
+
+
+@obeys("linger_bytes")
+async def test_a_peer_that_never_stops_sending_is_cut_after_so_many_bytes(hub: Hub) -> None:
+    """The buffers of the kernel take some more bytes, which the hub does not read."""
+    await hub.start(linger_bytes=2 * MiB, linger_seconds=NEVER, close_seconds=0.1)
+    assert 2 * MiB - 65536 <= await send_endless_frame(hub.port) < 32 * MiB
+    await eventually(lambda: not hub.app[SOCKETS_KEY])
+
+
+@obeys("linger_seconds")
+async def test_a_peer_that_never_stops_sending_is_cut_after_so_long(hub: Hub) -> None:
+    await hub.start(linger_bytes=1 << 50, linger_seconds=0.1, close_seconds=0.1)
+    await send_endless_frame(hub.port)
+    await eventually(lambda: not hub.app[SOCKETS_KEY])
 
 
 @obeys("retry_seconds")

@@ -5,7 +5,7 @@ import json
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from support.waiting import PATIENCE
@@ -59,6 +59,20 @@ async def read_until(sock: socket.socket, mark: bytes = b"last") -> bytes:
     while mark not in data and (more := await asyncio.wait_for(asyncio.to_thread(sock.recv, 1 << 20), PATIENCE)):
         data += more
     return data
+
+
+async def send_endless_frame(port: int) -> int:
+    """Begin a frame of 1 GiB, and send it until the hub cuts the connection. Return the number of bytes sent."""
+    sent_bytes, block = 0, bytes(65536)
+    with await asyncio.to_thread(open_websocket, port, "/api/v1/ws") as sock:
+        sock.setblocking(False)
+        async with asyncio.timeout(PATIENCE):
+            with suppress(ConnectionError):
+                await asyncio.get_running_loop().sock_sendall(sock, b"\x82\xff" + struct.pack("!QL", 1 << 30, 0))
+                while sent_bytes < 1 << 30:
+                    await asyncio.get_running_loop().sock_sendall(sock, block)
+                    sent_bytes += len(block)
+    return sent_bytes
 
 
 async def read_response(port: int, request: bytes, host: str = "127.0.0.1") -> bytes:
