@@ -23,7 +23,7 @@ class Linger(asyncio.Protocol):
 
     It closes the transport when the peer has sent nothing for `close_seconds`, and at the latest after `linger_bytes`
     or `linger_seconds`. aiohttp drops what comes after a violation of the protocol, so there may be no frames any more.
-    Then a close frame at the end of the received bytes counts as the answer of the peer. *ended* has a result when the
+    Then a close frame at the end of the received bytes counts as the answer of the peer. *loss* has a result when the
     connection is lost.
     """
 
@@ -32,7 +32,7 @@ class Linger(asyncio.Protocol):
     code: int
     limits: Limits
     is_unreadable: bool = False
-    ended: "asyncio.Future[None]" = attrs.Factory(lambda: asyncio.get_running_loop().create_future())
+    loss: "asyncio.Future[None]" = attrs.Factory(lambda: asyncio.get_running_loop().create_future())
     _end: bytes = b""
     _received_bytes: int = 0
     _receive_time: float = 0.0
@@ -75,8 +75,8 @@ class Linger(asyncio.Protocol):
     def connection_lost(self, reason: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if not self.ended.done():
-            self.ended.set_result(None)
+        if not self.loss.done():
+            self.loss.set_result(None)
         self.protocol.connection_lost(reason)
 
     def _check_time(self) -> None:

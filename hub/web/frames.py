@@ -125,7 +125,7 @@ class SocketReader:
             await self._read()
         linger = self._client.linger
         if linger is not None and not self.is_closed:
-            await asyncio.wait([linger.ended])
+            await asyncio.wait([linger.loss])
 
     async def _read(self) -> bytes | None:
         client, ws = self._client, self._ws
