@@ -15,7 +15,7 @@ from hub.hosting.call_recorder import CallRecorder
 from hub.hosting.call_reporter import CallReporter, report_call
 from hub.hosting.contract import Call, Finish, Message, Reply, Run
 from hub.hosting.faults import bad_output_error, clean_error, encode_text, too_long_error
-from hub.hosting.metering import AnswerMeters, Meter, count_bytes
+from hub.hosting.metering import AnswerMeters, Meter, count_call_bytes, count_input_bytes
 from hub.hosting.output import AGENT_EVENTS, call_agent, check_size, copy_event
 from hub.hosting.slots import Slot
 from hub.limits import Limits
@@ -80,7 +80,7 @@ async def open_answer(
     """
     reader = OutputReader(
         run=run,
-        meter=Meter(run.agent, count_bytes(run.message)),
+        meter=Meter(run.agent, count_input_bytes(run.message, run.parts)),
         calls=CallRecorder(client_tools=run.request.tool_names, max_bytes=0),
         with_events=with_events,
         span=span,
@@ -177,6 +177,7 @@ class OutputReader:
                         await asyncio.sleep(0)  # an agent that yields no text must not block the loop
                     else:
                         raise bad_output_error(agent.id, output)
+            self.meter.output_bytes += count_call_bytes(self.calls.list_open_calls())
             await self._queue(attrs.evolve(self.finish, reason=self.calls.choose_reason(self.finish.reason)))
         except AgentError as error:
             raise clean_error(error) from error

@@ -1,12 +1,14 @@
 """Meter the answers of agents: their texts, and the tokens that the agents report."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import attrs
 
 from hub.hosting.faults import is_count
 from hub.messages import TOKEN_BYTES, Usage
+from hub.messages.parts import ToolCallPart
 
 
 def count_bytes(text: object) -> int:
@@ -14,6 +16,17 @@ def count_bytes(text: object) -> int:
     if not isinstance(text, str):  # agents can call each other with anything
         return 0
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def count_input_bytes(message: object, parts: Iterable[Mapping[str, Any]]) -> int:
+    """Return the size of a message: of its text, and of the results of tool calls in its parts."""
+    results = (part["content"] for part in parts if part["type"] == "tool_result")
+    return count_bytes(message) + sum(map(count_bytes, results))
+
+
+def count_call_bytes(calls: Iterable[ToolCallPart]) -> int:
+    """Return the size of the names and the arguments of tool calls."""
+    return sum(count_bytes(call.toolCallName) + count_bytes(call.arguments) for call in calls)
 
 
 @attrs.frozen(kw_only=True)

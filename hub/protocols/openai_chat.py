@@ -9,7 +9,6 @@ import orjson
 from hub.errors import AgentError
 from hub.messages import (
     TOKEN_BYTES,
-    Chunk,
     Event,
     Notice,
     Reset,
@@ -17,9 +16,8 @@ from hub.messages import (
     RunFinished,
     RunStarted,
     Usage,
-    WholeMessage,
 )
-from hub.protocols.openai_deltas import DeltaMaker
+from hub.protocols.openai_deltas import DeltaMaker, count_message_bytes
 from hub.protocols.openai_errors import EARLY_ENDS, dropped_answer_error, early_end_error, openai_error_of
 from hub.protocols.sse import RunStream, escape_separators, http_chunk
 
@@ -142,8 +140,8 @@ class OpenAIStream(RunStream):
     def event(self, event: Event) -> bytes:
         if event.runId != self.run_id:
             return b""
-        if isinstance(event.body, (Chunk, WholeMessage)) and event.seq > self._counted_seq:
+        if event.seq > self._counted_seq and (delta := self._deltas.make(event.body)) is not None:
             # An event may be translated twice, when delivery starts anew from the log.
-            self._counted_seq, self._answer_bytes = event.seq, self._answer_bytes + len(event.body.content.encode())
+            self._counted_seq, self._answer_bytes = event.seq, self._answer_bytes + count_message_bytes(delta)
         is_end = isinstance(event.body, RunFinished)
         return super().event(event) + (http_chunk(STREAM_END) if is_end else b"")

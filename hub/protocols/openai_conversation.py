@@ -21,7 +21,8 @@ class Prompt:
     """What an agent answers, after *history*: a text with its *parts*, or the *results* of tool calls.
 
     *late_results* are the results at the end of the history: the text came before an answer to them. With
-    *is_continuation*, the last message is an assistant's, so nothing is new. *text_bytes* is the size of all texts.
+    *is_continuation*, the last message is an assistant's, so nothing is new. *text_bytes* is the size of all texts,
+    with the names and the arguments of tool calls.
     """
 
     history: Sequence[Past]
@@ -42,7 +43,7 @@ def read_conversation(messages: Sequence[ConversationMessage]) -> Prompt:
     if not messages:
         raise bad_request_error("the request has no message: send at least one", "messages")
     history = [_read_message(message, index) for index, message in enumerate(messages)]
-    text_bytes = sum(len(past.content.encode()) for past in history)
+    text_bytes = sum(map(_count_text_bytes, history))
     end = _skip_results(history, len(history))
     if end < len(history):
         return Prompt(history=history[:end], results=_to_results(history[end:]), text_bytes=text_bytes)
@@ -58,6 +59,10 @@ def read_conversation(messages: Sequence[ConversationMessage]) -> Prompt:
         late_results=late_results,
         text_bytes=text_bytes,
     )
+
+
+def _count_text_bytes(past: Past) -> int:
+    return sum(len(text.encode()) for text in (past.content, *(call.name + call.arguments for call in past.tool_calls)))
 
 
 def _skip_results(history: Sequence[Past], end: int) -> int:

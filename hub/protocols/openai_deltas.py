@@ -1,6 +1,6 @@
 """Convert the output of an agent to OpenAI's form: deltas of a stream, and the message of a whole answer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -47,10 +47,9 @@ class DeltaMaker:
 
 @attrs.define(kw_only=True)
 class AnswerCollector:
-    """Collects the output of an agent to a whole answer. *text_bytes* is the size of its text."""
+    """Collects the output of an agent to a whole answer."""
 
     tool_names: frozenset[str]
-    text_bytes: int = 0
     _texts: list[str] = attrs.Factory(list)
     _thoughts: list[str] = attrs.Factory(list)
     _calls: dict[str, tuple[str, list[str]]] = attrs.Factory(dict)  # the name and the arguments of each call, by its id
@@ -58,7 +57,6 @@ class AnswerCollector:
     def add(self, output: str | Body) -> None:
         if isinstance(output, str):
             self._texts.append(output)
-            self.text_bytes += len(output.encode())
         elif isinstance(output, Reasoning):
             self._thoughts.append(output.delta)
         elif isinstance(output, ToolCallStart) and output.toolCallName in self.tool_names:
@@ -80,6 +78,13 @@ def answer_message(text: str, reasoning: str, calls: Iterable[ToolCallPart]) -> 
     if reasoning:
         message["reasoning_content"] = reasoning
     return message | {"content": text or None, "tool_calls": tool_calls} if tool_calls else message
+
+
+def count_message_bytes(message: Mapping[str, Any]) -> int:
+    """Return the size of the text and the tool calls of a message, or of a delta."""
+    functions = [call["function"] for call in message.get("tool_calls", ())]
+    texts = [text for function in functions for text in (function.get("name", ""), function["arguments"])]
+    return sum(len(text.encode()) for text in (message.get("content") or "", *texts))
 
 
 def _make_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:

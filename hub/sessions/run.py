@@ -289,7 +289,8 @@ class ActiveRun:
         """Count the tokens of the run, and return the usage of its principal: nothing while sign-in is off."""
         texts = [message.content for message in self.writer.messages]
         calls = self._agent_task.meters.count() if self._agent_task is not None else {}
-        counts = count_run_tokens(self.record, texts, self.writer.finish.usage, calls)
+        tool_calls = self.writer.calls.list_open_calls()
+        counts = count_run_tokens(self.record, texts, tool_calls, self.writer.finish.usage, calls)
         count_agent_tokens(self.host.counters.answers, counts)
         if self.place is None:
             return ()

@@ -3,23 +3,29 @@
 from collections.abc import Iterable, Mapping
 
 from hub.access.records import UsageRecord
-from hub.hosting.metering import TokenCount, count_bytes, count_tokens
+from hub.hosting.metering import TokenCount, count_bytes, count_call_bytes, count_input_bytes, count_tokens
 from hub.messages import Usage
+from hub.messages.parts import ToolCallPart
 from hub.observe.counters import AnswerCounters
 from hub.storage.records import RunRecord
 
 
 def count_run_tokens(
-    run: RunRecord, texts: Iterable[str], usage: Usage | None, calls: Mapping[str, TokenCount]
+    run: RunRecord,
+    texts: Iterable[str],
+    tool_calls: Iterable[ToolCallPart],
+    usage: Usage | None,
+    calls: Mapping[str, TokenCount],
 ) -> Mapping[str, TokenCount]:
     """Return the tokens of a run that ends, by agent.
 
-    *texts* are its answer, and *usage* is what its agent reported. *calls* are the tokens of the answers that it
-    called, by agent. A run whose agent was never called has used no token.
+    *texts* are its answer, with the *tool_calls* of the client's tools, and *usage* is what its agent reported. *calls*
+    are the tokens of the answers that it called, by agent. A run whose agent was never called has used no token.
     """
     count = TokenCount()
     if run.state == "started":
-        count = count_tokens(usage, count_bytes(run.message), sum(map(count_bytes, texts)))
+        output_bytes = sum(map(count_bytes, texts)) + count_call_bytes(tool_calls)
+        count = count_tokens(usage, count_input_bytes(run.message, run.parts or ()), output_bytes)
     counts = {run.agentId: count}
     for agent_id, call_count in calls.items():
         counts[agent_id] = counts.get(agent_id, TokenCount()) + call_count

@@ -4,8 +4,10 @@ import asyncio
 from typing import Any
 
 import aiohttp
+import pytest
 from support.hub import Hub
 from support.people import People, start_people
+from support.tools import HELPER
 from support.waiting import eventually
 
 from hub.access.records import UsageRecord
@@ -153,6 +155,26 @@ async def test_an_answer_in_a_session_over_openai_counts_as_a_run(hub: Hub) -> N
     body = {"model": "metered", "messages": [{"role": "user", "content": "hello"}], "sessionId": "s1"}
     assert (await people.request("ann", "POST", "/chat/completions", json=body))[0] == 200
     assert await people.usage("ann") == [row("metered", 1, (7, 5))]
+
+
+@pytest.mark.parametrize("session", [{}, {"sessionId": "s1"}], ids=["no session", "session"])
+async def test_calls_and_results_of_tools_count(hub: Hub, session: dict[str, str]) -> None:
+    """The answer has the name and the arguments of a call, and the next message has its result."""
+    hub.agent("helper.py", HELPER)
+    people = await start_at_noon(hub, "ann")
+    body = {"model": "helper", "tools": [{"type": "function", "function": {"name": "get_weather"}}]} | session
+    question = {"role": "user", "content": "c1"}
+    status, answer = await people.request("ann", "POST", "/chat/completions", json=body | {"messages": [question]})
+    message = answer["choices"][0]["message"]
+    assert status == 200 and message["tool_calls"][0]["function"]["arguments"] == '{"city":"Rome"}'
+    await hub.door.quotas.wait_for_saves()
+    assert await people.usage("ann") == [row("helper", 1, (1, 7), 8)]  # get_weather{"city":"Rome"}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "sunny and warm"}
+    messages = [question, message, result]
+    status, answer = await people.request("ann", "POST", "/chat/completions", json=body | {"messages": messages})
+    words = -(-len(answer["choices"][0]["message"]["content"]) // 4)
+    await hub.door.quotas.wait_for_saves()
+    assert await people.usage("ann") == [row("helper", 2, (1 + 4, 7 + words), 12 + words)]
 
 
 async def test_a_run_that_a_restart_ends_counts_once(hub: Hub) -> None:

@@ -106,7 +106,31 @@ async def test_a_whole_answer_has_the_calls_of_the_clients_tools(client: AsyncOp
     message = choice.message.to_dict()
     assert choice.finish_reason == "tool_calls" and message["tool_calls"] == CALLS
     assert message["content"] == "I look. " and message["reasoning_content"] == "let me see"
-    assert answer.usage is not None and answer.usage.completion_tokens == 2
+
+
+@SESSIONS
+@pytest.mark.parametrize("stream", [False, True])
+async def test_calls_and_results_count_for_an_estimate_of_tokens(
+    client: AsyncOpenAI, session: dict[str, str], stream: bool
+) -> None:
+    """Calls by their names and arguments: those of the answer, and then those of the history."""
+
+    async def count(messages: list[Any]) -> dict[str, int]:
+        request: Any = {"model": "caller", "messages": messages, "tools": TOOLS, "extra_body": session}
+        if not stream:
+            return dict((await client.chat.completions.create(**request)).usage.to_dict())
+        chunks = await client.chat.completions.create(**request, stream=True, stream_options={"include_usage": True})
+        return dict([chunk async for chunk in chunks][-1].usage.to_dict())
+
+    # how is it? -> I look. weather{"city": "Rome"}now{}
+    assert await count([QUESTION]) == {
+        "prompt_tokens": 3,
+        "completion_tokens": 9,
+        "total_tokens": 12,
+        "estimated": 12,
+    }
+    history = [QUESTION, {"role": "assistant", "content": "I look. ", "tool_calls": CALLS}, *RESULTS]
+    assert (await count(history))["prompt_tokens"] == 14  # the above, and sunnynoon
 
 
 @SESSIONS

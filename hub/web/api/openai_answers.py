@@ -17,7 +17,7 @@ from hub.messages import Body, Request, Usage
 from hub.protocols import openai_chat
 from hub.protocols.openai_chat import AnswerForm, format_chunk
 from hub.protocols.openai_conversation import Prompt
-from hub.protocols.openai_deltas import AnswerCollector, DeltaMaker
+from hub.protocols.openai_deltas import AnswerCollector, DeltaMaker, count_message_bytes
 from hub.protocols.openai_errors import openai_error_of
 from hub.protocols.splitting import split_body, split_text
 from hub.web.doorkeeper import principal_of
@@ -81,8 +81,9 @@ async def _collect_answer(form: AnswerForm, completion_id: str, outputs: AnswerC
             answer.add(output)
         else:
             reason, usage = output.reason, output.usage
-    counts = openai_chat.usage_body(usage, form.prompt_bytes, answer.text_bytes)
-    return openai_chat.completion_body(form, completion_id, answer.make_message(), reason, counts)
+    message = answer.make_message()
+    counts = openai_chat.usage_body(usage, form.prompt_bytes, count_message_bytes(message))
+    return openai_chat.completion_body(form, completion_id, message, reason, counts)
 
 
 async def _stream_answer(
@@ -109,14 +110,14 @@ async def _make_chunks(
     form: AnswerForm, head: dict[str, Any], outputs: AnswerChunks, max_bytes: int
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield the chunks of an answer. A longer text than *max_bytes* comes in several chunks."""
-    deltas, text_bytes = DeltaMaker(tool_names=form.tool_names), 0
+    deltas, answer_bytes = DeltaMaker(tool_names=form.tool_names), 0
     async for output in outputs:
         if isinstance(output, (str, Body)):
-            text_bytes += len(output.encode()) if isinstance(output, str) else 0
             for piece in split_text(output, max_bytes) if isinstance(output, str) else split_body(output, max_bytes):
                 if (delta := deltas.make(piece)) is not None:
+                    answer_bytes += count_message_bytes(delta)
                     yield openai_chat.delta_chunk(head, delta)
         else:
-            counts = openai_chat.usage_body(output.usage, form.prompt_bytes, text_bytes)
+            counts = openai_chat.usage_body(output.usage, form.prompt_bytes, answer_bytes)
             for fields in openai_chat.final_chunks(head, output.reason, counts if form.wants_usage else None):
                 yield fields

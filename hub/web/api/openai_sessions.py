@@ -14,7 +14,7 @@ from hub.messages import Chat, ChatWithRequest, Event
 from hub.messages.parts import JsonParts, Parts
 from hub.protocols import openai_chat
 from hub.protocols.openai_chat import AnswerForm, OpenAIStream
-from hub.protocols.openai_deltas import answer_message
+from hub.protocols.openai_deltas import answer_message, count_message_bytes
 from hub.protocols.openai_errors import (
     EARLY_ENDS,
     bad_request_error,
@@ -88,5 +88,5 @@ async def _ask_in_session(hub: Hub, principal: Principal, form: AnswerForm, comm
         raise dropped_answer_error()
     calls = [call for call in outcome.toolCalls or () if call.toolCallName in form.tool_names]
     message = answer_message(outcome.content, outcome.reasoning or "", calls)
-    counts = openai_chat.usage_body(outcome.usage, form.prompt_bytes, len(outcome.content.encode()))
+    counts = openai_chat.usage_body(outcome.usage, form.prompt_bytes, count_message_bytes(message))
     return openai_chat.completion_body(form, f"chatcmpl-{outcome.runId}", message, outcome.stopReason, counts)
