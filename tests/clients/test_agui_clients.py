@@ -1,5 +1,6 @@
 """Clients of AG-UI from PyPI and npm, unchanged, with agents of the hub."""
 
+import aiohttp
 import pytest
 from support.documents import DOCS, of_kind
 from support.foreign_clients import INSTALL_SECONDS, RUN_SECONDS, ForeignClient, parametrize
@@ -24,6 +25,22 @@ async def forecaster(run: Run):
         yield ToolCallStart("c1", run.request.tools[0].name)
         yield ToolCallArgs("c1", '{"city": "Rome"}')
         yield ToolCallEnd("c1")
+"""
+
+ASKER = """
+async def asker(run):
+    yield "Well. "
+    reply = await run.ask("Sure?")
+    yield f"{reply.payload}."
+"""
+
+# Counts in the state that it shares with its client.
+COUNTER = """
+from hub import Run, StateDelta, StateSnapshot
+
+async def counter(run: Run):
+    yield StateSnapshot(run.request.state)
+    yield StateDelta([{"op": "replace", "path": "/count", "value": run.request.state["count"] + 1}])
 """
 
 
@@ -51,3 +68,35 @@ async def test_an_answer_outlives_its_page(hub: Hub, client: ForeignClient) -> N
     answer = await client.run("browsers", hub.url, str(hub.folder / "closed"), str(hub.folder / "open"), PAGE)
     ids, same_ids = answer["ids"]
     assert answer["wasRunning"] and ids == same_ids and len({*ids}) == 4
+
+
+@parametrize("agui", "questions")
+async def test_the_client_answers_a_question(hub: Hub, client: ForeignClient) -> None:
+    """The same run of the hub goes on."""
+    hub.agent("asker.py", ASKER)
+    await hub.start()
+    answer = await client.run("questions", hub.url)
+    assert answer["asked"] == ["Sure?"] and answer["outcomes"] == ["interrupt", "success"]
+    assert answer["texts"] == ["go", "Well. ", "yes."]
+
+
+@parametrize("agui", "cancel")
+async def test_the_client_stops_an_answer(hub: Hub, client: ForeignClient) -> None:
+    """The next message is answered at once."""
+    await hub.start()
+    (hub.folder / "open").touch()
+    answer = await client.run("cancel", hub.url, str(hub.folder / "open"))
+    assert answer == {"outcomes": ["cancelled", "success"], "text": "one two"}
+    async with aiohttp.ClientSession() as http:
+        async with http.get(f"{hub.url}/api/v1/sessions/t1/messages") as response:
+            messages = (await response.json())["data"]
+    reasons = [message.get("stopReason") for message in messages if message["role"] == "assistant"]
+    assert reasons == ["cancelled", "cancelled", None]
+
+
+@parametrize("agui", "state")
+async def test_the_client_shares_its_state(hub: Hub, client: ForeignClient) -> None:
+    """The agent's change comes back with the next request."""
+    hub.agent("counter.py", COUNTER)
+    await hub.start()
+    assert await client.run("state", hub.url) == {"count": 3}
