@@ -1,4 +1,4 @@
-"""The table of clients of other projects in docs/clients.md has the versions that `make clients` runs."""
+"""The tables of clients of other projects in docs/clients.md have the versions that `make clients` runs."""
 
 import re
 
@@ -7,14 +7,15 @@ from support.documents import DOCS, rows
 from support.foreign_clients import PROGRAMS, ForeignClient
 
 # The folders of programs that use a client of another project, not one of our own.
-KINDS = ("openai", "agui")
+KINDS = ("openai", "agui", "openapi")
 CLIENTS = [
     ForeignClient(file)
     for kind in KINDS
     for file in sorted((PROGRAMS / kind).glob("*.*"))
     if file.suffix in (".py", ".mjs")
 ]
-TOOLS = ("zod", "node", "esbuild", "react", "react-dom")  # packages that a program needs beside its client
+# Packages that a program needs beside its client.
+TOOLS = ("zod", "node", "typescript", "esbuild", "react", "react-dom")
 
 
 def split_package(package: str) -> tuple[str, str]:
