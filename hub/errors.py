@@ -29,6 +29,7 @@ HubError
 │   ├── NotRunning          no run to cancel
 │   ├── ToolCallAnswered    a tool call that has a result
 │   ├── AlreadyResolved     a question that was answered, or whose run no longer waits for an answer
+│   ├── RequiresAction      a request that waits for an answer, while its run asks a question
 │   ├── IdReused            a clientMsgId that an earlier command with other content used
 │   ├── SessionDeleted      a session that is being deleted, or that was deleted while the command waited
 │   ├── WrongMessage        a message to which the command cannot be applied
@@ -171,6 +172,10 @@ class ToolCallAnswered(Conflict):
 
 class AlreadyResolved(Conflict):
     code = "already_resolved"
+
+
+class RequiresAction(Conflict):
+    code = "requires_action"
 
 
 class IdReused(Conflict):

@@ -3,6 +3,8 @@
 from contextlib import nullcontext
 from functools import partial
 
+import attrs
+
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle, RunOpener
 from hub.commands.guard import check_session, make_sender, use_session
@@ -135,7 +137,7 @@ async def _follow(
 
 
 async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
-    """Store a message and its run, wait for the end of the run, and return its outcome.
+    """Store a message and its run, wait until the run ends or asks a question, and return its outcome.
 
     Raises the errors of chat(). Raises Draining if the hub goes down before the run's end: the error has the ids of
     the stored message and run, and the agent answers after the next start.
@@ -145,9 +147,11 @@ async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
     async with use_session(hub, principal, "write", key, may_create=True) as session:
         accepted = await session.admission.admit(command, make_sender(hub, principal, session), agent)
         with session.schedule.hearing.hear(accepted.runId):
-            await session.schedule.wait_for_end_or_drain(accepted.runId)
+            questions = await session.schedule.wait_for_end_or_question(accepted.runId)
         check_session(hub, await hub.directory.renew(principal), "read", session)
         result = await read_outcome(hub.node.log.events, session, accepted)
+    if result.stopReason is None and questions:
+        return attrs.evolve(result, interrupts=tuple(questions))
     if result.stopReason is None and hub.node.is_draining:
         ids = {"sessionId": accepted.sessionId, "runId": accepted.runId, "messageId": accepted.messageId}
         text = f"the hub is going down: the message is stored, and run {accepted.runId} answers it after the next start"

@@ -13,6 +13,7 @@ from hub.messages.answers import (
     SessionState,
     SessionSummary,
     StoredFile,
+    make_open_question,
 )
 from hub.messages.commands import (
     COMMANDS,
@@ -186,4 +187,5 @@ __all__ = [
     "Welcome",
     "WholeMessage",
     "find_request",
+    "make_open_question",
 ]

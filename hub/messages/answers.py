@@ -5,7 +5,7 @@ from typing import Any, Literal
 import attrs
 from msgspec import Struct
 
-from hub.messages.events import Event
+from hub.messages.events import Event, Interrupt
 from hub.messages.parts import ToolCallPart
 from hub.messages.words import Fault, StopReason, Usage
 
@@ -55,6 +55,11 @@ class OpenQuestion:
     expiresAt: str | None = None
 
 
+def make_open_question(run_id: str, interrupt: Interrupt) -> OpenQuestion:
+    """Return the question of an event."""
+    return OpenQuestion(runId=run_id, **attrs.asdict(interrupt, recurse=False))
+
+
 @attrs.frozen(kw_only=True)
 class SessionState:
     """The state of a session: the head of its log, its active runs, its queue in order, and its open questions.
@@ -92,7 +97,8 @@ class RunOutcome:
     """What a run answered: its text, its stop reason, its token counts, and its error if it failed.
 
     With the stop reason `tool_calls`, *toolCalls* are the calls that the client has to run. *reasoning* is that of the
-    model, if there is any.
+    model, if there is any. If the run waits for replies, *interrupts* are its open questions, and there is no stop
+    reason.
     """
 
     sessionId: str
@@ -104,6 +110,7 @@ class RunOutcome:
     error: Fault | None = None
     toolCalls: tuple[ToolCallPart, ...] | None = None
     reasoning: str | None = None
+    interrupts: tuple[OpenQuestion, ...] | None = None
 
 
 @attrs.frozen(kw_only=True)

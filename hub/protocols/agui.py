@@ -4,7 +4,6 @@ When a run of the hub asks a question, the run of AG-UI ends; the answer begins 
 same run of the hub.
 """
 
-import asyncio
 from collections.abc import Callable
 from time import time
 from typing import Any
@@ -56,10 +55,6 @@ from hub.protocols.sse import RunStream, http_chunk
 class AguiStream(RunStream):
     """One run as a stream of AG-UI's events; *client_run_id* is the run id of the client.
 
-    The stream ends at the first question that is open when its event is translated. Then *end_seq* is the seq of that
-    event, and *end_event* is set. If the event is translated again, the result is the same, even if the question is
-    closed by then. The caller sets *is_question_open*, a function of the question's id.
-
     *cursor_event* is the last event that the client has received. It is None if the stream begins at the start.
     """
 
@@ -69,9 +64,6 @@ class AguiStream(RunStream):
         self._is_resumed = cursor_event is not None
         self._openings = Openings(Opening(find_message_after(cursor_event) if cursor_event is not None else None))
         self.client_run_id, self.thread_id = client_run_id, thread_id
-        self.end_seq: int | None = None
-        self.end_event = asyncio.Event()
-        self.is_question_open: Callable[[str], bool] = lambda interrupt_id: False
 
     def encode_start(self) -> bytes:
         """Encode the start of an AG-UI run that continues a run of the hub. The event has no id: it is not logged."""
@@ -109,9 +101,7 @@ class AguiStream(RunStream):
         return body if call_id is None else attrs.evolve(body, toolCallId=make_call_id(call_id, self.run_id))
 
     def translate(self, event: Event, body: Any) -> list[dict[str, Any]]:
-        if isinstance(body, Interrupt) and self.end_seq is None and self.is_question_open(body.id):
-            self.end_seq = event.seq
-            self.end_event.set()
+        self.note_question(event)
         if type(body) not in TRANSLATIONS:
             return []
         kind, fields = TRANSLATIONS[type(body)](body)

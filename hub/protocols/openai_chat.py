@@ -10,15 +10,18 @@ from hub.errors import AgentError
 from hub.messages import (
     TOKEN_BYTES,
     Event,
+    Interrupt,
     Notice,
     Reset,
     RunError,
     RunFinished,
     RunStarted,
     Usage,
+    make_open_question,
 )
 from hub.protocols.openai_deltas import DeltaMaker, count_message_bytes
-from hub.protocols.openai_errors import EARLY_ENDS, dropped_answer_error, early_end_error, openai_error_of
+from hub.protocols.openai_errors import convert_failure, early_end_error, openai_error_of
+from hub.protocols.run_failures import EARLY_ENDS, make_dropped_failure, make_question_failure
 from hub.protocols.sse import RunStream, escape_separators, http_chunk
 
 # OpenAI's `finish_reason` by the hub's stop reason.
@@ -129,19 +132,25 @@ class OpenAIStream(RunStream):
         if isinstance(body, RunFinished):
             counts = usage_body(body.usage, self.form.prompt_bytes, self._answer_bytes)
             return final_chunks(head, body.stopReason, counts if self.form.wants_usage else None)
+        if isinstance(body, Interrupt):
+            question = make_open_question(self.run_id, body)
+            failure = make_question_failure(event.sessionId, question)
+            error = convert_failure(failure, [question], sessionId=event.sessionId, runId=self.run_id)
+            return [error.body] if event.seq == self.end_seq else []
         delta = self._deltas.make(body)
         return [] if delta is None else [delta_chunk(head, delta)]
 
     def answer(self, notice: Notice) -> bytes:
         if not isinstance(notice, Reset):
             return b""
-        return http_chunk(format_chunk(dropped_answer_error().body)) + http_chunk(STREAM_END)
+        return http_chunk(format_chunk(convert_failure(make_dropped_failure()).body)) + http_chunk(STREAM_END)
 
     def event(self, event: Event) -> bytes:
-        if event.runId != self.run_id:
+        self.note_question(event)
+        if event.runId != self.run_id or (self.end_seq is not None and event.seq > self.end_seq):
             return b""
         if event.seq > self._counted_seq and (delta := self._deltas.make(event.body)) is not None:
             # An event may be translated twice, when delivery starts anew from the log.
             self._counted_seq, self._answer_bytes = event.seq, self._answer_bytes + count_message_bytes(delta)
-        is_end = isinstance(event.body, RunFinished)
+        is_end = isinstance(event.body, RunFinished) or event.seq == self.end_seq
         return super().event(event) + (http_chunk(STREAM_END) if is_end else b"")

@@ -1,7 +1,10 @@
 """Errors in the form of OpenAI's API, and what tells OpenAI's clients whether to repeat the request."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
+from typing import Any
+
+import attrs
 
 from hub.errors import (
     AgentError,
@@ -13,27 +16,11 @@ from hub.errors import (
     Unauthenticated,
     UnknownAgent,
 )
+from hub.messages import OpenQuestion
 from hub.messages.codes import RETRYABLE
+from hub.protocols.extended import is_not_none
+from hub.protocols.run_failures import EARLY_ENDS, RunFailure, find_status
 
-# The stop reasons of runs that were stopped before their end, with the HTTP status and the error text for clients.
-EARLY_ENDS: dict[str, tuple[int, str]] = {
-    "timeout": (504, "the answer took longer than the hub allows: try again, or ask for less"),
-    "cancelled": (499, "the answer was stopped before its end"),
-    "aborted": (503, "the hub stopped before the end of the answer: try again"),
-}
-# The HTTP status by the code of an agent's error, if the agent says that the client may try again. All other errors of
-# agents get 422, after which no client tries again.
-AGENT_ERROR_STATUS: dict[str, int] = {
-    "agent_broken": 503,
-    "storage_unavailable": 503,
-    "timeout": 504,
-    "aborted": 503,
-    "model_aborted": 502,
-    "model_rate_limited": 429,
-    "model_timeout": 504,
-    "model_unavailable": 503,
-    "model_unreachable": 502,
-}
 OPENAI_RETRY_MS = 1000
 REPEATED_STATUSES = (408, 409, 429)  # after which clients repeat a request, and after all from 500 on
 FINAL_STATUS = 422
@@ -59,7 +46,7 @@ class OpenAIError(Exception):
     ) -> None:
         super().__init__(message)
         self.status, self.is_final, self.retry_ms = status, is_final, retry_ms
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        self.body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
     def make_headers(self) -> Mapping[str, str]:
         """Return the headers about retries. Clients repeat most requests after 408, 409, 429 and 5xx."""
@@ -113,7 +100,8 @@ def _convert_refusal(error: HubError) -> OpenAIError:
 
 
 def _convert_agent_error(error: AgentError) -> OpenAIError:
-    status = AGENT_ERROR_STATUS.get(error.code, 422) if error.retryable else 422
+    # Most clients try again after the status of the code.
+    status = find_status(error.code) if error.retryable else 422
     kind = "rate_limit_error" if status == 429 else "server_error"
     is_final, retry_ms = not error.retryable, error.retry_after_ms
     return OpenAIError(status, kind, error.message, None, error.code, is_final=is_final, retry_ms=retry_ms)
@@ -137,7 +125,12 @@ def make_final(error: Exception) -> OpenAIError:
     return openai_error
 
 
-def dropped_answer_error() -> OpenAIError:
-    """Return the error for a repeated idempotency key whose answer retention has deleted."""
-    text = "the hub no longer stores the answer to this message: send the message with another idempotency key"
-    return OpenAIError(422, "invalid_request_error", text, None, "answer_gone")
+def convert_failure(failure: RunFailure, questions: Sequence[OpenQuestion] = (), **details: str) -> OpenAIError:
+    """Return the final error for a run in a session. With *questions*, it has them and the other *details*."""
+    kinds = {409: "invalid_request_error", 429: "rate_limit_error"}
+    kind = "invalid_request_error" if failure.code == "answer_gone" else kinds.get(failure.status, "server_error")
+    error = OpenAIError(failure.status, kind, failure.message, None, failure.code)
+    if questions:
+        interrupts = [attrs.asdict(question, filter=is_not_none) for question in questions]
+        error.body["error"] |= {**details, "interrupts": interrupts}
+    return make_final(error)

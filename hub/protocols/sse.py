@@ -4,13 +4,15 @@ The bytes include the chunk framing of HTTP/1.1 (RFC 9112, 7.1), so all clients 
 event is `EPOCH:SEQ`. A browser that reconnects sends the last id as `Last-Event-ID`.
 """
 
+import asyncio
 import functools
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-from hub.messages import BODIES, Body, Event, Notice
+from hub.messages import BODIES, Body, Event, Interrupt, Notice
 from hub.protocols.extended import ExtendedProtocol
 from hub.protocols.splitting import split_body
 
@@ -54,13 +56,30 @@ class SseProtocol(ExtendedProtocol):
 
 
 class RunStream(SseProtocol):
-    """One run for one client, translated to the protocol of a subclass. Events of other runs are skipped."""
+    """One run for one client, translated to the protocol of a subclass. Events of other runs are skipped.
+
+    The stream ends at the first question that is open when its event is translated. Then *end_seq* is the seq of that
+    event, and *end_event* is set. If the event is translated again, the result is the same, even if the question is
+    closed by then. The caller sets *is_question_open*, a function of the question's id.
+    """
 
     notices = False
     is_shared = False
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
+        self.end_seq: int | None = None
+        self.end_event = asyncio.Event()
+        self.is_question_open: Callable[[str], bool] = lambda interrupt_id: False
+
+    def note_question(self, event: Event) -> None:
+        """End the stream at this event if it is the first open question of the run."""
+        body = event.body
+        if self.end_seq is not None or event.runId != self.run_id or not isinstance(body, Interrupt):
+            return
+        if self.is_question_open(body.id):
+            self.end_seq = event.seq
+            self.end_event.set()
 
     def carries(self, run_id: str) -> bool:
         return run_id == self.run_id

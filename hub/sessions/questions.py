@@ -11,7 +11,7 @@ from hub.errors import AgentError, AlreadyResolved, BadFrame, StorageUnavailable
 from hub.hosting.contract import Reply
 from hub.ids import Key, id_of
 from hub.limits import Limits, format_size
-from hub.messages import Interrupt, InterruptResolved, OpenQuestion
+from hub.messages import Interrupt, InterruptResolved, OpenQuestion, make_open_question
 from hub.sessions.outbox import Outbox, OutboxState
 from hub.sessions.pending import PendingEvent
 from hub.storage.log import EventStore, RunStore
@@ -58,11 +58,7 @@ class Questions:
     def list_visible(self) -> list[OpenQuestion]:
         """Return the answerable questions that the log holds: clients may see only these."""
         questions = [self.open_by_id[id] for id in self.answerable_ids]
-        return [
-            OpenQuestion(runId=self.run, **attrs.asdict(question.interrupt, recurse=False))
-            for question in questions
-            if question.is_logged
-        ]
+        return [make_open_question(self.run, question.interrupt) for question in questions if question.is_logged]
 
     def check_can_ask(self) -> None:
         """Raise AgentError if the run cannot ask a question now."""

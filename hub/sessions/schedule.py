@@ -10,7 +10,7 @@ from hub.delivery.channel import Channel
 from hub.errors import HubError
 from hub.hosting.contract import FileAccess
 from hub.hosting.hosted import Agent
-from hub.messages import Past, RunStarted
+from hub.messages import OpenQuestion, Past, RunStarted
 from hub.sessions.file_access import make_file_access
 from hub.sessions.hearing import Hearing
 from hub.sessions.hosts import SessionHost
@@ -42,7 +42,8 @@ class Schedule:
     _is_drained: bool = False
     file_access: FileAccess = attrs.field(init=False)
     hearing: Hearing = attrs.field(init=False)
-    _end_events: dict[str, asyncio.Event] = attrs.Factory(dict)
+    _end_events: dict[str, asyncio.Event] = attrs.Factory(dict)  # by run
+    _question_events: dict[str, asyncio.Event] = attrs.Factory(dict)  # by run; each is also set at the end of its run
 
     def __attrs_post_init__(self) -> None:
         self.file_access = make_file_access(self.host.files, self.channel.key)
@@ -57,6 +58,8 @@ class Schedule:
 
     def on_questions_change(self) -> None:
         self.hearing.note_questions()
+        for run_id in [run_id for run_id in self._question_events if self.list_questions(run_id)]:
+            self._question_events.pop(run_id).set()
         self.on_change()
 
     def on_run_end(self, run: ActiveRun) -> None:
@@ -77,6 +80,11 @@ class Schedule:
     def is_queued(self, run_id: str) -> bool:
         """Return whether a run is queued in this session."""
         return any(run.id == run_id for run in self.queued_runs)
+
+    def list_questions(self, run_id: str) -> list[OpenQuestion]:
+        """Return the open questions of a run that the log holds."""
+        run = self.active_runs.get(run_id)
+        return run.questions.list_visible() if run is not None else []
 
     def must_wait(self, run: ActiveRun) -> bool:
         """Return whether a queued run must wait for the end of an earlier run.
@@ -160,8 +168,18 @@ class Schedule:
 
     async def wait_for_end_or_drain(self, run_id: str) -> None:
         """Wait as wait_for_end() does, but after drain() do not wait for a queued run, because it stays queued."""
-        if not (self._is_drained and run_id not in self.active_runs):
+        if self._will_end(run_id):
             await self.wait_for_end(run_id)
+
+    async def wait_for_end_or_question(self, run_id: str) -> Sequence[OpenQuestion]:
+        """Wait as wait_for_end_or_drain() does, but not while the run waits for replies: return its open questions."""
+        while not (questions := self.list_questions(run_id)) and self._will_end(run_id):
+            await self._question_events.setdefault(run_id, asyncio.Event()).wait()  # a reply may overtake this task
+        return questions
+
+    def _will_end(self, run_id: str) -> bool:
+        """Return whether a run will end in this process."""
+        return run_id in self.active_runs or (not self._is_drained and self.is_queued(run_id))
 
     def drain(self) -> None:
         """End the active runs as `aborted`, but suspend restartable ones. Queued runs stay queued."""
@@ -185,6 +203,6 @@ class Schedule:
             run.abandon()
 
     def _wake_waiters(self, run_id: str) -> None:
-        event = self._end_events.pop(run_id, None)
-        if event is not None:
-            event.set()
+        for events in (self._end_events, self._question_events):
+            if (event := events.pop(run_id, None)) is not None:
+                event.set()

@@ -25,7 +25,20 @@ from hub.protocols import protocol_names
 from hub.protocols.openai_errors import make_plain_error
 from hub.settings import ConfigError
 from hub.text import cut
-from hub.web.api import agents, agui, audit, documents, echo, files, members, openai, sessions, sign_in, usage
+from hub.web.api import (
+    agents,
+    agui,
+    audit,
+    documents,
+    echo,
+    files,
+    members,
+    openai,
+    session_commands,
+    sessions,
+    sign_in,
+    usage,
+)
 from hub.web.api.metrics import get_metrics
 from hub.web.counting import count_response
 from hub.web.doorkeeper import make_doorkeeper
@@ -105,6 +118,7 @@ ROUTES = (
     ),
     *agents.ROUTES,
     *sessions.ROUTES,
+    *session_commands.ROUTES,
     *members.ROUTES,
     *sign_in.ROUTES,
     *usage.ROUTES,

@@ -19,6 +19,7 @@ from hub.commands.hub import Hub
 from hub.errors import BadId, BadQuery, HubError
 from hub.ids import describe_bad_id, quote
 from hub.limits import Limits
+from hub.messages import OpenQuestion, StopReason
 from hub.protocols.reading import ID_FIELDS, ID_FORM, split_error
 
 log = structlog.get_logger()
@@ -49,8 +50,9 @@ STREAM_CONTENT = Content("text/event-stream", {"type": "string", "description": 
 class ErrorBody:
     """The body of an error: *error* is for people, *code* is stable. The ids are set only if the message was stored.
 
-    With the code `quota_exceeded` and the status 429, *limit* is the quota, and *used* is what counts for it now;
-    *renewsAt* (ms) is the end of the day if the quota is for a day.
+    If a run has no complete answer, *content* is its text so far, *stopReason* says how it has ended, and *interrupts*
+    are its open questions. With the code `quota_exceeded` and the status 429, *limit* is the quota, and *used* is what
+    counts for it now; *renewsAt* (ms) is the end of the day if the quota is for a day.
     """
 
     error: str
@@ -58,6 +60,9 @@ class ErrorBody:
     sessionId: str | None = None
     runId: str | None = None
     messageId: str | None = None
+    content: str | None = None
+    stopReason: StopReason | None = None
+    interrupts: tuple[OpenQuestion, ...] | None = None
     limit: int | None = None
     used: int | None = None
     renewsAt: int | None = None

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Annotated
 
@@ -66,12 +67,13 @@ class EventStream:
         self._request = request
         self.response = web.StreamResponse(headers=STREAM_HEADERS)
         self._client: ClientHandle | None = None
+        self._run: RunStream | None = None
 
     async def __aenter__(self) -> "EventStream":
         return self
 
     async def open(self, run: RunStream | None = None) -> ClientHandle:
-        """Start the response and return its client. With *run*, the client gets only the events of that run.
+        """Start the response and return its client. With *run*, the client gets only what that stream carries.
 
         Raises ConnectionResetError if the client has disconnected.
         """
@@ -84,8 +86,11 @@ class EventStream:
         response.enable_chunked_encoding()
         response.force_close()  # the hub writes to the socket without aiohttp, so no response may follow on it
         await response.prepare(request)
-        self._client = attach(request.app[HUB_KEY], principal_of(request), protocol, request.transport, self._ping)
-        return self._client
+        client = attach(request.app[HUB_KEY], principal_of(request), protocol, request.transport, self._ping)
+        self._client, self._run = client, run
+        if run is not None:
+            run.is_question_open = client.has_open_question
+        return client
 
     async def serve(self, end: Callable[[], Awaitable[object]] | None = None) -> None:
         """Wait until the client or the hub ends the stream.
@@ -106,10 +111,19 @@ class EventStream:
             leave_task.cancel()
 
     async def serve_run(self, run_id: str) -> None:
-        """Wait until a run has ended and its events are written, or the stream ends earlier."""
-        client = self._client
-        assert client is not None
-        await self.serve(lambda: client.wait_for_run(run_id))
+        """Wait until a run has ended and its events are written, or the stream ends earlier, as at a question."""
+        await self.serve(partial(self._wait_for_run, run_id))
+
+    async def _wait_for_run(self, run_id: str) -> None:
+        assert self._client is not None
+        waits = [self._client.wait_for_run(run_id)] + ([self._run.end_event.wait()] if self._run is not None else [])
+        tasks = [asyncio.ensure_future(wait) for wait in waits]
+        try:
+            ended_tasks, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended_tasks.pop().result()
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

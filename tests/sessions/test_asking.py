@@ -770,19 +770,6 @@ async def test_an_agent_without_a_session_cannot_ask(hub: Hub) -> None:
             assert response.status == 422 and body["error"]["code"] == "nobody_to_ask"
 
 
-async def test_an_openai_request_with_a_session_waits_for_an_answer(hub: Hub) -> None:
-    """Another client of the session answers, and the response has the complete text."""
-    await start(hub)
-    client = await hub.connect("?sessionId=s1", extended=True)
-    body = {"model": "asks", "sessionId": "s1", "messages": [{"role": "user", "content": "Sure?"}]}
-    async with aiohttp.ClientSession(hub.url) as http:
-        async with asyncio.timeout(PATIENCE):
-            request = asyncio.create_task(http.post("/v1/chat/completions", json=body).__aenter__())
-            await answer(client, await client.until_type("interrupt"))
-            completion = await (await request).json()
-    assert completion["choices"][0]["message"]["content"] == "Well. local resolved True"
-
-
 @pytest.mark.parametrize(
     "code, error",
     [

@@ -132,7 +132,7 @@ async def test_the_openapi_document_has_the_statuses_of_each_route(http: aiohttp
     """The statuses of its own errors, of a bad body, and of the middlewares."""
     paths = (await read(http, "/openapi.json"))["paths"]
     chat = paths["/api/v1/sessions/{id}/chat"]["post"]["responses"]
-    assert set(chat) == {"200", "202", *"400 401 403 404 408 409 413 429 500 503 505".split()}
+    assert set(chat) == {"200", "202", *"400 401 403 404 408 409 413 422 429 499 500 502 503 504 505".split()}
     assert "`busy`" in chat["429"]["description"]
     for path in ("/api/v1/ws", "/api/v1/agents/{agentId}/ws"):  # a WebSocket over HTTP/1.0 is refused
         assert "`http_version_not_supported`" in paths[path]["get"]["responses"]["505"]["description"]
@@ -263,10 +263,9 @@ async def test_the_frames_of_each_protocol_match_the_document(
 async def test_events_over_http_match_the_document(http: aiohttp.ClientSession) -> None:
     """The page of events has all types but a few. The messages match their schema without the optional fields."""
     for agent, message in (("everything", "go"), ("everything", "fail"), ("asking", "go")):
-        async with http.post(
-            "/api/v1/sessions/s1/chat?wait=true", json={"agentId": agent, "message": message}
-        ) as answer:
-            assert answer.status == 200
+        chat, headers = {"agentId": agent, "message": message}, {"Accept": "text/event-stream"}
+        async with http.post("/api/v1/sessions/s1/chat", json=chat, headers=headers) as answer:
+            assert "run_finished" in await answer.text()
     document = await read(http, "/openapi.json")
     page = await read(http, "/api/v1/sessions/s1/events")
     make_validator(document, {"$ref": "#/components/schemas/EventPage"}).validate(page)

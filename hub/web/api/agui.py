@@ -77,7 +77,7 @@ async def post_agui(request: web.Request) -> web.StreamResponse:
                 stream_chat = partial(commands.stream_chat, hub, principal)
                 chats = _make_chats(run_input, agent_id, limits_of(request))
                 await _send_first(chats, lambda chat: stream_chat(chat, run_stream.open, cursor, ownership))
-            await stream.serve(run_stream.wait_until_over)
+            await run_stream.serve()
             ownership.is_over = run_stream.has_question
     return stream.response
 
@@ -110,7 +110,6 @@ async def post_agui_connect(request: web.Request) -> web.StreamResponse:
         async def open_client() -> ClientHandle:
             nonlocal client
             client = await stream.open(protocol)
-            protocol.is_question_open = client.has_open_question
             return client
 
         def begin(start: SessionStart) -> None:
@@ -178,29 +177,20 @@ class _HubRunStream:
         """Open the stream for the events of a run. This method is a RunOpener."""
         run_input = self._input
         protocol = AguiStream(run_id, run_input.runId, run_input.threadId, cursor_event)
-        client = self._client = await self._stream.open(protocol)
+        client = await self._stream.open(protocol)
         self._run_id, self._end_event = run_id, protocol.end_event
-        protocol.is_question_open = client.has_open_question
         if run_input.resume and cursor_event is None:
             client.write(protocol.encode_start())
         return client
+
+    async def serve(self) -> None:
+        """Wait until the run of the hub ends or asks a question, or the stream ends earlier."""
+        await self._stream.serve_run(self._run_id)
 
     @property
     def has_question(self) -> bool:
         """True if the stream has ended with a question."""
         return self._end_event.is_set()
-
-    async def wait_until_over(self) -> None:
-        """Wait until the run of the hub ends or asks a question."""
-        end_tasks = [
-            asyncio.create_task(self._client.wait_for_run(self._run_id)),
-            asyncio.create_task(self._end_event.wait()),
-        ]
-        try:
-            await asyncio.wait(end_tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in end_tasks:
-                task.cancel()
 
 
 ROUTES = (

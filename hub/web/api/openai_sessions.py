@@ -9,19 +9,14 @@ from hub.access.principal import Principal
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle
 from hub.commands.hub import Hub
-from hub.errors import AgentError, Draining, IdReused, ToolCallAnswered, UnknownToolCall
+from hub.errors import Draining, IdReused, ToolCallAnswered, UnknownToolCall
 from hub.messages import Chat, ChatWithRequest, Event
 from hub.messages.parts import JsonParts, Parts
 from hub.protocols import openai_chat
 from hub.protocols.openai_chat import AnswerForm, OpenAIStream
 from hub.protocols.openai_deltas import answer_message, count_message_bytes
-from hub.protocols.openai_errors import (
-    EARLY_ENDS,
-    bad_request_error,
-    dropped_answer_error,
-    early_end_error,
-    make_final,
-)
+from hub.protocols.openai_errors import bad_request_error, convert_failure, make_final
+from hub.protocols.run_failures import find_failure
 from hub.web.api.openai_answers import Completion
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY
@@ -61,7 +56,7 @@ async def _answer_parts(request: web.Request, completion: Completion, parts: Jso
     async with EventStream(request) as stream:
 
         async def open_stream(run_id: str, cursor_event: Event | None) -> ClientHandle:
-            return await stream.open(OpenAIStream(form, run_id))
+            return await stream.open(OpenAIStream(form, run_id))  # it ends at a question
 
         receipt = await commands.stream_chat(hub, principal, command, open_stream)
         await stream.serve_run(receipt.runId)
@@ -80,12 +75,10 @@ async def _ask_in_session(hub: Hub, principal: Principal, form: AnswerForm, comm
         if "runId" in error.fields and command.clientMsgId is None:
             raise make_final(error) from None
         raise
-    if outcome.error is not None:
-        raise make_final(AgentError(outcome.error.message, outcome.error.code, retryable=True))
-    if outcome.stopReason in EARLY_ENDS:
-        raise make_final(early_end_error(outcome.stopReason))
-    if outcome.stopReason is None:
-        raise dropped_answer_error()
+    if (failure := find_failure(outcome)) is not None:
+        details = {"sessionId": outcome.sessionId, "runId": outcome.runId, "messageId": outcome.messageId}
+        raise convert_failure(failure, outcome.interrupts or (), **details, content=outcome.content)
+    assert outcome.stopReason is not None
     calls = [call for call in outcome.toolCalls or () if call.toolCallName in form.tool_names]
     message = answer_message(outcome.content, outcome.reasoning or "", calls)
     counts = openai_chat.usage_body(outcome.usage, form.prompt_bytes, count_message_bytes(message))

@@ -12,6 +12,7 @@ from hub.protocols.reading import check_id
 from hub.web.routes import json_fields, limits_of
 from hub.web.sse import LastEventId
 
+SESSIONS_TAG = "Sessions"
 DEFAULT_PAGE_SIZE = 20
 PageLimit = Annotated[
     int, Meta(ge=1, description=f"The page size: {DEFAULT_PAGE_SIZE} by default, or the maximum if that is smaller.")

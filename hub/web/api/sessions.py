@@ -1,49 +1,28 @@
-"""HTTP routes of sessions: their list, messages, events, chats, cancels and questions."""
-
-from typing import Annotated
+"""HTTP routes of sessions: their list, labels, messages and events."""
 
 from aiohttp import web
-from msgspec import UNSET, Meta, structs
+from msgspec import UNSET, structs
 
 from hub.commands import table as commands
 from hub.errors import (
-    AgentBroken,
-    AlreadyResolved,
     BadFrame,
     BadId,
-    Busy,
     Draining,
-    IdReused,
-    NotRunning,
-    PrincipalQuotaExceeded,
     SessionDeleted,
     StorageUnavailable,
-    ToolCallAnswered,
-    UnknownAgent,
-    UnknownInterrupt,
     UnknownSession,
-    UnknownToolCall,
 )
 from hub.messages import (
-    Accepted,
-    Cancel,
-    Cancelling,
-    Chat,
     DeletionCount,
     EventPage,
     HistoryMessage,
-    Id,
-    Ok,
-    Resume,
-    RunOutcome,
     SessionState,
     SessionSummary,
 )
-from hub.protocols.extended import event_fields, notice_fields
-from hub.protocols.reading import convert
+from hub.protocols.extended import event_fields
 from hub.web import bodies
 from hub.web.api.session_shapes import (
-    ChatQuery,
+    SESSIONS_TAG,
     ClearBody,
     EventsQuery,
     LabelBody,
@@ -56,10 +35,8 @@ from hub.web.api.session_shapes import (
     read_session_id,
 )
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, json_response, limits_of, read_query
+from hub.web.routes import HUB_KEY, STREAM_CONTENT, Route, json_response, read_query
 from hub.web.sse import EventStream, LastEventId, read_last_event_id, wants_stream
-
-CHAT_EXAMPLE = '{"agentId":"main","message":"hello"}'
 
 
 async def get_sessions(request: web.Request) -> web.Response:
@@ -151,63 +128,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     return stream.response
 
 
-async def _read_chat(request: web.Request, session_id: str) -> Chat:
-    """Return the chat in the body, with the session of the path and the key of the header `Idempotency-Key`."""
-    limits = limits_of(request)
-    body = await bodies.read_fields(request, CHAT_EXAMPLE, limits.chat_bytes)
-    key = request.headers.get("Idempotency-Key")
-    fields = {"sessionId": session_id} | ({"clientMsgId": key} if key is not None else {})
-    return convert({**body, **fields}, Chat, limits)
-
-
-async def post_chat(request: web.Request) -> web.StreamResponse:
-    """Send a message to an agent in a session.
-
-    The response comes when the message is stored, with the status 202. With `?wait=true` the response comes when the
-    run has ended, and has the text of the answer. With `Accept: text/event-stream` the response is a stream of
-    the run's events. A request that is repeated with the same `Idempotency-Key` gets the same run.
-    """
-    hub, principal = request.app[HUB_KEY], principal_of(request)
-    command = await _read_chat(request, read_session_id(request))
-    wait = read_query(request, ChatQuery).wait
-    if wants_stream(request):
-        async with EventStream(request) as stream:
-            receipt = await commands.stream_chat(hub, principal, command, lambda *_: stream.open())
-            await stream.serve_run(receipt.runId)
-        return stream.response
-    if wait:
-        return json_response(await commands.ask(hub, principal, command))
-    return web.json_response(notice_fields(await commands.chat(hub, principal, command)), status=202)
-
-
-async def post_cancel(request: web.Request) -> web.Response:
-    """Stop one run of a session, or all its runs."""
-    body = await bodies.read_fields(request, '{"runId":"r1"}')
-    command = convert({**body, "sessionId": read_session_id(request)}, Cancel, limits_of(request))
-    return web.json_response(notice_fields(await commands.cancel(request.app[HUB_KEY], principal_of(request), command)))
-
-
-async def post_resume(request: web.Request) -> web.Response:
-    """Answer an open question of a run."""
-    body = {**await bodies.read_fields(request, Resume.example), "sessionId": read_session_id(request)}
-    command = convert(body, Resume, limits_of(request))
-    return web.json_response(notice_fields(await commands.resume(request.app[HUB_KEY], principal_of(request), command)))
-
-
 READ_RAISES = (BadId, UnknownSession, StorageUnavailable)
-CHAT_RAISES = (
-    UnknownAgent,
-    UnknownToolCall,
-    ToolCallAnswered,
-    AgentBroken,
-    IdReused,
-    SessionDeleted,
-    Busy,
-    PrincipalQuotaExceeded,
-    Draining,
-    StorageUnavailable,
-)
-SESSIONS_TAG = "Sessions"
 ROUTES = (
     Route(
         method="GET",
@@ -280,39 +201,5 @@ ROUTES = (
         query=EventsQuery,
         headers={"Last-Event-ID": LastEventId},
         raises=READ_RAISES,
-    ),
-    Route(
-        method="POST",
-        path="/sessions/{id}/chat",
-        handler=post_chat,
-        tag=SESSIONS_TAG,
-        responses={200: (RunOutcome, STREAM_CONTENT), 202: Accepted},
-        body=Chat,
-        path_fields=("sessionId",),
-        query=ChatQuery,
-        headers={
-            "Idempotency-Key": Annotated[Id, Meta(description="The idempotency key of the message, as `clientMsgId`.")]
-        },
-        raises=CHAT_RAISES,
-    ),
-    Route(
-        method="POST",
-        path="/sessions/{id}/cancel",
-        handler=post_cancel,
-        tag=SESSIONS_TAG,
-        responses={200: Cancelling},
-        body=Cancel,
-        path_fields=("sessionId",),
-        raises=(NotRunning,),
-    ),
-    Route(
-        method="POST",
-        path="/sessions/{id}/resume",
-        handler=post_resume,
-        tag=SESSIONS_TAG,
-        responses={200: Ok},
-        body=Resume,
-        path_fields=("sessionId",),
-        raises=(UnknownInterrupt, AlreadyResolved, Draining, StorageUnavailable),
     ),
 )
