@@ -25,6 +25,11 @@ CLIENT_SCHEME_KEY = web.RequestKey("client_scheme", str)
 CLIENT_HOST_KEY = web.RequestKey("client_host", str)
 
 
+def endpoint_of(request: web.Request) -> ClientEndpoint:
+    """Return the client of a request that Arrival.check() has let in."""
+    return ClientEndpoint(request[CLIENT_ADDRESS_KEY], request[CLIENT_SCHEME_KEY], request[CLIENT_HOST_KEY])
+
+
 @attrs.frozen(eq=False, repr=False)
 class Arrival:
     """The checks of a hub before it knows the principal of a request."""

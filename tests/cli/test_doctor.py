@@ -18,6 +18,7 @@ import attrs
 import pytest
 from support.certificates import CertificateFiles, make_certificate, sign_again
 from support.doctor import Report, examine, read_report
+from support.documents import ROOT
 from support.process import CommandOutput, HubProcess, make_environment, run_hubbub
 from yarl import URL
 
@@ -110,6 +111,17 @@ async def test_a_data_folder_that_cannot_be_made_is_found(open_folder: Path) -> 
 
 
 # --- the machine ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_wheel_of_the_client_beside_the_hub_is_found(folder: Path, tmp_path: Path) -> None:
+    """Both have the package `hub`. The remedy installs the hub again, because pip removes shared files."""
+    info = tmp_path / "packages" / "hubbub_client-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hubbub-client\nVersion: 0.1.0\n")
+    report = await examine(folder, PYTHONPATH=os.pathsep.join((str(info.parent), str(ROOT))))
+    finding = report.find("hubbub-client is in the same environment as Hubbub")
+    assert finding.level == "wrong" and "pip uninstall hubbub-client" in finding.remedy
+    assert "--force-reinstall" in finding.remedy
 
 
 async def test_a_sound_hub_needs_nothing(folder: Path) -> None:

@@ -106,6 +106,17 @@ async def test_a_probe_makes_no_principal(hub: Hub) -> None:
     assert await table.list_principals(hub.door, OPERATOR) == before
 
 
+async def test_the_report_of_a_page_behind_a_proxy_that_names_no_scheme_has_that_of_the_public_url(hub: Hub) -> None:
+    """As every other request: so browsers can sign in behind this proxy, and the doctor finds nothing wrong."""
+    hub.options.update(sign_in=True, trusted_proxies=("127.0.0.1",), public_url="https://hub.example.com")
+    await hub.start()
+    token = await make_token(hub)
+    headers = {"Origin": "https://hub.example.com", "X-Forwarded-For": FOREIGN}
+    assert (await get(make_url(hub, token), headers=headers))[0] == 200
+    report = await require_report(hub, token)
+    assert (report.address, report.scheme, report.host) == (FOREIGN, "https", "hub.example.com")
+
+
 async def test_a_token_works_once(served: Hub) -> None:
     """Also if two requests come at the same time."""
     url = make_url(served, await make_token(served))

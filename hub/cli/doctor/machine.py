@@ -19,6 +19,7 @@ MIN_PYTHON = (3, 11)
 # Of aiohttp: the parser and the writer of HTTP, and the reader and the mask of WebSockets.
 AIOHTTP_EXTENSIONS = ("_http_parser", "_http_writer", "_websocket.reader_c", "_websocket.mask")
 SHOWN_PACKAGES = ("aiohttp", "uvloop", "msgspec", "orjson")
+CLIENT_WHEEL = "hubbub-client"  # every hub serves it: docs/clients-python.md
 FREE_DESCRIPTORS = 200  # for files, the log and agents, beside those of connections
 FEW_DESCRIPTORS = 1024
 CLOCK_ERROR = 5  # TIME_ERROR of adjtimex(2): the clock is not synchronized
@@ -29,6 +30,7 @@ def check_machine() -> Iterator[Finding]:
     """Check all that does not depend on the folders of the hub."""
     yield from _check_python()
     yield from _check_packages()
+    yield from _check_client_wheel()
     yield from _check_extensions()
     yield from _check_account()
     yield from _check_clock()
@@ -62,6 +64,15 @@ def _check_packages() -> Iterator[Finding]:
     if lines:
         remedy = shlex.join([sys.executable, "-m", "pip", "install", *lines])
         yield Finding("wrong", f"packages are missing or too old: {', '.join(lines)}", remedy)
+
+
+def _check_client_wheel() -> Iterator[Finding]:
+    """Check that the wheel of the client is not beside the hub: each installation overwrites files of the other."""
+    if _is_installed(CLIENT_WHEEL):
+        text = f"{CLIENT_WHEEL} is in the same environment as Hubbub: both have the package hub, and share its files"
+        pip = shlex.join([sys.executable, "-m", "pip"])
+        remedy = f"{pip} uninstall {CLIENT_WHEEL}\nthen install Hubbub again: {pip} install --force-reinstall --no-deps WHEEL"
+        yield Finding("wrong", text, remedy)
 
 
 def _check_extensions() -> Iterator[Finding]:

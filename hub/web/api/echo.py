@@ -10,10 +10,11 @@ from msgspec import Meta, Struct
 
 from hub.access.principal import NOBODY
 from hub.access.probes import ProbeReport
-from hub.access.proxies import find_client
+from hub.access.proxies import ClientEndpoint, find_client
 from hub.commands import table as commands
 from hub.errors import Refused, TooLarge, Unauthenticated, UploadTooSlow
 from hub.limits import format_size
+from hub.web.arrival import endpoint_of
 from hub.web.doorkeeper import principal_of
 from hub.web.handshake import refuse_http_1_0
 from hub.web.loss import watch_connection
@@ -79,8 +80,7 @@ async def _refuse_echo(request: web.Request, refusal: Refused) -> web.StreamResp
 
 def _make_report(request: web.Request, refusal: str | None = None) -> ProbeReport:
     peer_name = request.transport.get_extra_info("peername") if request.transport is not None else None
-    trusted_proxies = request.app[HUB_KEY].settings.trusted_proxies
-    client = find_client(request.remote, request.scheme, request.headers, trusted_proxies)
+    client = _find_client(request) if refusal is not None else endpoint_of(request)
     return ProbeReport(
         method=request.method,
         version=f"{request.version.major}.{request.version.minor}",
@@ -93,6 +93,12 @@ def _make_report(request: web.Request, refusal: str | None = None) -> ProbeRepor
         host=client.host,
         refusal=refusal,
     )
+
+
+def _find_client(request: web.Request) -> ClientEndpoint:
+    """Return the client of a request that was refused."""
+    trusted_proxies = request.app[HUB_KEY].settings.trusted_proxies
+    return find_client(request.remote, request.scheme, request.headers, trusted_proxies)
 
 
 async def _count_body(request: web.Request) -> int:
