@@ -1,13 +1,15 @@
 """What the commands of the operator share: their options, their calls, and their notes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from hub.cli.failures import CommandFailed, exit_with, load_or_exit
 from hub.cli.text import to_printable
+from hub.setting_sources import SETTINGS_FILE
 from hub.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,6 +25,20 @@ log_option = click.option("--log", metavar="URL", help="The log, as sqlite:///PA
 def folder_options(function: F) -> F:
     """Add the options that name the hub."""
     return data_option(log_option(function))
+
+
+def load_hub_settings(flags: Mapping[str, Any]) -> Settings:
+    """Return the settings for a command that may make the data folder.
+
+    Exit with code 1 if nothing says that a hub belongs into the current folder, or with 2 if the settings are wrong.
+    """
+    loaded_settings = load_or_exit(flags)
+    settings, folder = loaded_settings.settings, Path.cwd()
+    has_name = loaded_settings.get_origin("hubbub", "data").kind != "default"
+    if not has_name and not any(path.exists() for path in (settings.data, settings.agents, Path(SETTINGS_FILE))):
+        text = f"no hub is in {folder}: it has no {settings.data}, no {settings.agents} and no {SETTINGS_FILE}"
+        exit_with(CommandFailed(f"{text}. Go to the folder of the hub, or name its data folder with --data"), 1)
+    return settings
 
 
 def call_command(settings: Settings, command: str, /, **fields: Any) -> Any:

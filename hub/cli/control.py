@@ -145,5 +145,7 @@ def _check_data_folder(folder: Path, name: str) -> None:
     if folder.is_dir():
         return
     if name not in FIRST_COMMANDS:
-        raise CommandFailed(f"there is no data folder {folder}: start a hub first, or name its folder with --data")
-    click.echo(f"there is no data folder {folder} yet, so this command makes it", err=True)
+        raise CommandFailed(
+            f"there is no data folder {folder.absolute()}: start a hub first, or name its folder with --data"
+        )
+    click.echo(f"there is no data folder {folder.absolute()} yet, so this command makes it", err=True)

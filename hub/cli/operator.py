@@ -9,7 +9,7 @@ import click
 from hub.access.doors import ANY_ADDRESS
 from hub.access.records import TenantRole
 from hub.access.secrets import parse_token
-from hub.cli.calling import call_command, folder_options, format_time, print_note
+from hub.cli.calling import call_command, folder_options, format_time, load_hub_settings, print_note
 from hub.cli.failures import load_settings_or_exit
 from hub.cli.tables import TableColumn, print_table
 from hub.cli.text import to_printable
@@ -75,7 +75,7 @@ def _create_key(
 
     If nobody has the name, a program with this name is made.
     """
-    settings = load_settings_or_exit(flags)
+    settings = load_hub_settings(flags)
     result = call_command(settings, "create_key", name=name, role=role, agents=agents, days=expires, tenant=tenant)
     click.echo(result["key"])
     for warning in result["warnings"]:
@@ -129,7 +129,7 @@ def invite(name: str, role: str | None, tenant: str | None, **flags: Any) -> Non
 
     If nobody has the name, a person with this name is made.
     """
-    settings = load_settings_or_exit(flags)
+    settings = load_hub_settings(flags)
     link = call_command(settings, "invite_person", name=name, role=role, tenant=tenant)
     click.echo(link)
     if settings.public_url is None and settings.host in ANY_ADDRESS:

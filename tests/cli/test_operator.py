@@ -314,11 +314,24 @@ async def test_a_wrong_option_is_explained(tmp_path: Path, arguments: str, words
     assert output.code == 2 and words in output.err and not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("command", ["invite ann", "key create ci"])
+async def test_a_folder_without_a_hub_stays_as_it_is(tmp_path: Path, command: str) -> None:
+    """Nothing in it says that a hub belongs there. The line names the folder, and what to do."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / "far.toml").write_text("[hubbub]\nsign_in = true\n")
+    for options in ((), ("--config", str(tmp_path / "far.toml"))):
+        line = read_refusal(await run_hubbub(other, *command.split(), *options))
+        assert f"no hub is in {other}" in line and "--data" in line and not [*other.iterdir()]
+    (other / "hubbub.toml").touch()
+    await succeed(other, *command.split())
+
+
 async def test_only_the_first_commands_make_a_data_folder(tmp_path: Path) -> None:
     """A wrong --data is found out."""
     for arguments in ("key list", "principal list", "key revoke x", "principal remove x"):
         assert "--data" in read_refusal(await run_hubbub(tmp_path, *arguments.split(), "--data", "typo"))
     assert not (tmp_path / "typo").exists()
     output = await run_hubbub(tmp_path, "invite", "ann", "--data", "new")
-    assert output.code == 0 and "no data folder new yet" in output.err
+    assert output.code == 0 and f"no data folder {tmp_path}/new yet" in output.err
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700

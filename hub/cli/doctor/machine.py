@@ -71,8 +71,8 @@ def _check_client_wheel() -> Iterator[Finding]:
     if _is_installed(CLIENT_WHEEL):
         text = f"{CLIENT_WHEEL} is in the same environment as Hubbub: both have the package hub, and share its files"
         pip = shlex.join([sys.executable, "-m", "pip"])
-        remedy = f"{pip} uninstall {CLIENT_WHEEL}\nthen install Hubbub again: {pip} install --force-reinstall --no-deps WHEEL"
-        yield Finding("wrong", text, remedy)
+        again = f"then install Hubbub again: {pip} install --force-reinstall --no-deps WHEEL"
+        yield Finding("wrong", text, f"{pip} uninstall {CLIENT_WHEEL}\n{again}")
 
 
 def _check_extensions() -> Iterator[Finding]:
