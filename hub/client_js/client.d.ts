@@ -123,12 +123,17 @@ export interface Failure {
   message: string
 }
 
-/** An agent of the hub. `error` says why the agent is broken; it is missing if the status is `ok`. */
+/**
+ * An agent of the hub. `error` says why the agent is broken; it is missing if the status is `ok`.
+ *
+ * `tools` is true if the agent takes tools of clients; it is missing if the agent takes none.
+ */
 export interface Agent {
   agentId: string
   description: string
   status: 'ok' | 'broken'
   error?: string
+  tools?: boolean
 }
 
 /** A stored file. `GET /files/{fileId}` returns its bytes. A list of files also has the time of the upload (ms). */

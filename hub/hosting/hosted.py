@@ -53,4 +53,6 @@ class Agent:
     def describe(self) -> dict[str, Any]:
         """Return the agent as JSON for clients."""
         fields = {"agentId": self.id, "description": self.description, "status": "broken" if self.error else "ok"}
-        return fields | ({"error": self.public_error} if self.error else {})
+        if self.error:
+            return fields | {"error": self.public_error}
+        return fields | {"tools": True} if self.marks.tools else fields

@@ -12,12 +12,16 @@ from hub.messages.words import Fault, StopReason, Usage
 
 @attrs.frozen
 class HostedAgent:
-    """An agent of the hub. *error* says why the agent is broken; it is None if the status is `ok`."""
+    """An agent of the hub. *error* says why the agent is broken; it is None if the status is `ok`.
+
+    *tools* is true if the agent takes tools of clients; it is None if the agent takes none.
+    """
 
     agentId: str
     description: str
     status: Literal["ok", "broken"]
     error: str | None = None
+    tools: bool | None = None
 
 
 @attrs.frozen

@@ -35,13 +35,18 @@ async def test_health_and_ready_say_ok(hub: Hub, base: str) -> None:
 
 
 async def test_agents_are_listed_with_their_state(hub: Hub) -> None:
-    """A broken agent is listed with its error."""
+    """A broken agent is listed with its error, and an agent that takes tools says so. `welcome` has the same list."""
     hub.agent("broken.py", "def broken(x, y, z): pass")
     hub.agent("good.py", '"""Is good."""\nasync def good(message: str):\n    yield "x"')
+    hub.agent("handy.py", "from hub import agent\n@agent(tools=True)\nasync def handy(run):\n    yield 'x'")
     await hub.start()
     status, page, _ = await get(hub, "/api/v1/agents")
-    assert status == 200 and len(page["data"]) == 4 and page["more"] is False
+    assert status == 200 and len(page["data"]) == 5 and page["more"] is False
     agents = {agent["agentId"]: agent for agent in page["data"]}
+    assert agents["handy"] == {"agentId": "handy", "description": "", "status": "ok", "tools": True}
+    assert (await get(hub, "/api/v1/agents/handy"))[1] == agents["handy"]
+    client = await hub.connect(extended=True)
+    assert client.frames[0]["agents"] == page["data"]
     assert agents["good"] == {"agentId": "good", "description": "Is good.", "status": "ok"}
     assert agents["broken"]["status"] == "broken" and "broken.py" in agents["broken"]["error"]
 
