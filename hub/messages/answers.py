@@ -10,7 +10,7 @@ from hub.messages.parts import ToolCallPart
 from hub.messages.words import Fault, StopReason, Usage
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class HostedAgent:
     """An agent of the hub. *error* says why the agent is broken; it is None if the status is `ok`.
 

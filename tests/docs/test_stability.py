@@ -48,7 +48,7 @@ def test_each_interface_of_the_page_links_to_its_chapter() -> None:
     table = [row for row in rows(DOCS["stability"]) if len(row) == 3 and "](" in row[0]]
     assert len(table) >= 9
     assert {page for row in table for page in re.findall(r"\((\w[\w-]*)\.md", row[0])} == {
-        *("protocol", "api", "agents", "clients", "react", "clients-python", "start", "operations")
+        *("protocol", "api", "agents", "clients", "react", "assistant-ui", "clients-python", "start", "operations")
     }
 
 
