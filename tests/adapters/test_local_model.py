@@ -1,6 +1,7 @@
 """The local model, for real: its child process and its answers."""
 
 import asyncio
+import itertools
 import json
 import os
 import select
@@ -17,7 +18,9 @@ import aiohttp
 import attrs
 import pytest
 import structlog
+from openai import AsyncOpenAI
 from support.documents import ROOT
+from support.hub import Hub
 from support.local_model import FETCHED, needs_model
 from support.waiting import eventually
 from yarl import URL
@@ -131,6 +134,40 @@ async def test_the_clients_sampling_is_obeyed(data: Path) -> None:
         narrow = wild | {"top_p": 0.0001}
         texts = {(await ask_with(answer, STORY, sampling=narrow | {"seed": seed}))[0] for seed in range(3)}
         assert len(texts) == 1  # only the likeliest token is left
+
+
+@pytest.mark.parametrize("session", [{}, {"sessionId": "s1"}], ids=["no session", "session"])
+async def test_openais_clients_set_the_sampling(data: Path, hub: Hub, session: dict[str, str]) -> None:
+    """Over HTTP. The model's own counts are the usage: nothing is estimated."""
+    hub.agent("small.toml", 'adapter = "openai_chat"')
+    await hub.start()
+
+    async def ask(stream: bool = False, **sampling: Any) -> tuple[str, str, dict[str, int]]:
+        request: Any = {"model": "small", "messages": [{"role": "user", "content": STORY}], "max_tokens": 30}
+        # each request has a session of its own: the history would change the answer
+        body = {name: f"{value}-{next(numbers)}" for name, value in session.items()}
+        request |= sampling | {"stream": stream, "extra_body": body}
+        if not stream:
+            answer = await client.chat.completions.create(**request)
+            (choice,) = answer.choices
+            return choice.message.content, choice.finish_reason, answer.usage.to_dict()
+        chunks = await client.chat.completions.create(**request, stream_options={"include_usage": True})
+        *pieces, end, last = [chunk async for chunk in chunks]
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in pieces)
+        return text, end.choices[0].finish_reason, last.usage.to_dict()
+
+    numbers = itertools.count()
+    async with AsyncOpenAI(base_url=f"{hub.url}/v1", api_key="any", max_retries=0, timeout=50) as client:
+        whole, reason, usage = await ask(temperature=0)
+        assert reason == "length" and usage["completion_tokens"] == 30 and "estimated" not in usage
+        assert await ask(temperature=0, stream=True) == (whole, reason, usage)
+        word = whole.split()[5]
+        text, reason, usage = await ask(temperature=0, stop=word, stream=True)
+        assert (text, reason) == (whole[: whole.index(word)], "stop") and 0 < usage["completion_tokens"] < 30
+        assert (await ask(max_completion_tokens=3, max_tokens=None))[2]["completion_tokens"] == 3
+        wild = [await ask(temperature=1.9, top_p=1, seed=seed) for seed in range(3)]
+        narrow = [await ask(temperature=1.9, top_p=0.0001, seed=seed) for seed in range(3)]
+        assert len({text for text, _, _ in wild}) > 1 == len({text for text, _, _ in narrow})
 
 
 async def test_a_client_gets_no_longer_answers_than_the_model_has_space_for(data: Path) -> None:
