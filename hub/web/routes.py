@@ -42,8 +42,10 @@ TEXT_CONTENT = Content("text/plain")
 HTML_CONTENT = Content("text/html")
 SCRIPT_CONTENT = Content("text/javascript")
 STYLE_CONTENT = Content("text/css")
-# A string: generators of clients read the body of a stream as text, and fail if its schema is that of one event.
-STREAM_CONTENT = Content("text/event-stream", {"type": "string", "description": "Server-sent events."})
+# OpenAPI 3.1 does not say whether the schema is that of the body or of each event. Generators of clients read the body
+# as a string; other tools check each event.
+EVENT_SCHEMA = {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}}
+STREAM_CONTENT = Content("text/event-stream", {"anyOf": [{"type": "string"}, EVENT_SCHEMA]})
 
 
 @attrs.frozen(kw_only=True)
