@@ -18,9 +18,9 @@ import type { ChatBody, HistoryMessage } from './api.js'
 async function ask (message: string): Promise<string> {
   // @ts-expect-error: the field is agentId
   const mistake: ChatBody = { agentID: 'echo', message }
-  const answer = await postChat('s1', { agentId: 'echo', message }, { wait: true })
-  if (answer.status !== 200 || typeof answer.data === 'string') throw new Error('no answer')
-  return answer.data.content
+  const { data, status } = await postChat('s1', { agentId: 'echo', message }, { wait: true })
+  if (status !== 200 || typeof data === 'string' || !('content' in data)) throw new Error('no answer')
+  return data.content
 }
 
 async function readPages (): Promise<HistoryMessage[][]> {
