@@ -1,5 +1,7 @@
 """The command `hubbub settings`: each setting and each limit, and where its value came from."""
 
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +12,12 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from hub.cli.failures import load_or_exit
+from hub.cli.failures import exit_with, load_or_exit
 from hub.cli.setting_options import SettingCommand, make_setting_options
+from hub.cli.tables import PIPE_WIDTH
 from hub.cli.text import to_printable
 from hub.setting_sources import SETTING_TYPES, TABLES, LoadedSettings, SettingOrigin
-from hub.settings import Secret, Settings
+from hub.settings import ConfigError, Secret, Settings
 from hub.text import hide_passwords
 
 
@@ -31,16 +34,31 @@ class _Row:
 
 @click.command("settings", cls=SettingCommand, params=make_setting_options())
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
-def print_settings(as_json: bool, **flags: Any) -> None:
+@click.option("--check", "only_checks", is_flag=True, help="Show nothing; exit with code 2 if the settings are wrong.")
+def print_settings(as_json: bool, only_checks: bool, **flags: Any) -> None:
     """Show each setting and each limit, and where its value came from.
 
     Takes the flags of `hubbub serve`. Secrets are not shown.
     """
-    rows = list(_make_rows(load_or_exit(flags)))
+    loaded_settings = load_or_exit(flags)
+    if only_checks:
+        _check_certificate(loaded_settings.settings)
+        return
+    rows = list(_make_rows(loaded_settings))
     if as_json:
         click.echo(_format_json(rows))
     else:
         _print_table(rows)
+
+
+def _check_certificate(settings: Settings) -> None:
+    """Exit with code 2 if the certificate cannot be used: a reload would go on with the old one."""
+    from hub.web.certificate import open_certificate  # here, so that --help does not load the server
+
+    try:
+        open_certificate(settings)
+    except ConfigError as error:
+        exit_with(error)
 
 
 def _make_rows(loaded_settings: LoadedSettings) -> Iterator[_Row]:
@@ -84,7 +102,7 @@ def _print_table(rows: list[_Row]) -> None:
         origin = f"{row.origin.kind} {row.origin.name}" if row.origin.name else row.origin.kind
         is_last = number + 1 < len(rows) and rows[number + 1].table != row.table
         table.add_row(*(Text(to_printable(text)) for text in (name, value, origin)), end_section=is_last)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH).print(table)
 
 
 def _format_value(value: Any) -> str:

@@ -15,8 +15,13 @@ ALLOW_HTTP_WARNING = (
 )
 
 
-async def announce_hub(hub: Hub, port: int, announce: Callable[[str], None], metrics_port: int | None = None) -> None:
-    """Announce the addresses, the agents, the data folder, and how to sign in. docs/start.md shows these lines."""
+async def announce_hub(
+    hub: Hub, port: int, announce: Callable[[str], None], metrics_port: int | None, has_terminal: bool
+) -> None:
+    """Announce the addresses, the agents, the data folder, and how to sign in. docs/start.md shows these lines.
+
+    The last line depends on *has_terminal*: without a terminal, nobody can press Ctrl-C.
+    """
     settings = hub.settings
     address, socket_address = (
         f"{scheme}://{settings.host}:{port}{settings.base_path}" for scheme in ADDRESS_SCHEMES[settings.scheme]
@@ -33,7 +38,7 @@ async def announce_hub(hub: Hub, port: int, announce: Callable[[str], None], met
         announce(ALLOW_HTTP_WARNING)
     if hub.is_sign_in_on:
         await _announce_first_admin(hub, announce)
-    announce("Press Ctrl-C to stop.")
+    announce("Press Ctrl-C to stop." if has_terminal else "The hub is ready.")
 
 
 async def _announce_first_admin(hub: Hub, announce: Callable[[str], None]) -> None:

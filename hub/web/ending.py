@@ -27,7 +27,7 @@ class ExitGuard:
     process ends within `grace_seconds`. The third signal ends the process at once. After finish() the process ends
     within a second, or at the next signal. *drain_output* writes the buffered output before the process ends.
 
-    SIGHUP is one of these signals if the process has a terminal: the terminal was closed. Without a terminal, it sets
+    SIGHUP is one of these signals if the process *has_terminal*: the terminal was closed. Without a terminal, it sets
     *reload*.
     """
 
@@ -36,6 +36,7 @@ class ExitGuard:
     stop: asyncio.Event = attrs.Factory(asyncio.Event)
     hurry: asyncio.Event = attrs.Factory(asyncio.Event)
     reload: asyncio.Event = attrs.Factory(asyncio.Event)
+    has_terminal: bool = attrs.Factory(lambda: _has_terminal())
     _reports: "queue.SimpleQueue[Literal['signal', 'done']]" = attrs.Factory(queue.SimpleQueue)
 
     def install_handlers(self) -> None:
@@ -61,7 +62,7 @@ class ExitGuard:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, handle)
         if sys.platform != "win32":
-            signal.signal(signal.SIGHUP, handle if _ends_with_terminal() else handle_hangup)
+            signal.signal(signal.SIGHUP, handle if self.has_terminal else handle_hangup)
         threading.Thread(target=self._watch, name="hub-ending", daemon=True).start()
 
     def finish(self) -> None:
@@ -98,11 +99,14 @@ class ExitGuard:
         os._exit(code)
 
 
-def _ends_with_terminal() -> bool:
-    """Return whether SIGHUP would come from a terminal that was closed.
+def _has_terminal() -> bool:
+    """Return whether Ctrl-C ends the process, and SIGHUP would come from a terminal that was closed.
 
-    Without a terminal, as under systemd, or after nohup, an operator sends it.
+    Without a terminal, as under systemd, or after nohup, an operator sends these signals. Call this before the handlers
+    are installed.
     """
+    if sys.platform == "win32":
+        return sys.stdin is not None and sys.stdin.isatty()
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup
         return False
     try:

@@ -99,13 +99,14 @@ async def _serve(process: _Process) -> None:
         if await _start(hub, exit_guard.stop, runner, sockets):
             servers = await _accept_connections(hub, runner, sockets, certificate)
             _tune_garbage_collector()
-            await announce_hub(hub, port, announce, metrics_port)
+            await announce_hub(hub, port, announce, metrics_port, exit_guard.has_terminal)
             tell_systemd("READY=1")
             reloader = Reloader(hub, servers.acceptor, process.load_settings, port)
             async with reloader.reload_on(exit_guard.reload):
                 await exit_guard.stop.wait()
             tell_systemd("STOPPING=1")
-            announce("Stopping; a second Ctrl-C does not wait for running answers.")
+            key = "Ctrl-C" if exit_guard.has_terminal else "signal"
+            announce(f"Stopping; a second {key} does not wait for running answers.")
             await _stop(hub, servers, exit_guard.hurry)
             announce("Stopped.")
     exit_guard.finish()

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 from support.documents import ROOT
+from support.process import BANNER_END
 
 import hub
 
@@ -70,7 +71,7 @@ def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
         lines: list[str] = []
         for line in process.stdout:
             lines.append(line)
-            if "Ctrl-C" in line:
+            if BANNER_END.search(line):
                 break
         else:
             pytest.fail("the hub ended: " + "".join(lines))

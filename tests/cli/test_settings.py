@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from support.process import HubProcess, run_hubbub
+from support.process import CommandOutput, HubProcess, run_hubbub
 
 from hub.cli.setting_options import SETTING_GROUPS
 from hub.setting_sources import LIMIT_TYPES, SETTING_TYPES, flag_name
@@ -61,6 +61,30 @@ async def test_settings_shows_each_value_and_its_origin(tmp_path: Path) -> None:
     assert rows["guests"] == ["false", "flag --guests"]
     assert rows["hosts"] == ["-", "default"] and rows["data"] == ["data", "default"]
     assert rows.keys() >= {*SETTING_TYPES, *(f"limits.{name}" for name in LIMIT_TYPES)}
+
+
+async def test_the_output_in_a_pipe_has_a_line_for_each_setting(tmp_path: Path) -> None:
+    """However long its value is. COLUMNS sets another width."""
+    hosts = ",".join(f"hub-{number}.example.com" for number in range(20))
+    output = await run_hubbub(tmp_path, "settings", HUBBUB_HOSTS=hosts, COLUMNS="")
+    (line,) = [line for line in output.out.splitlines() if "│ hosts " in line]
+    assert hosts.replace(",", ", ") in line
+    narrow = await run_hubbub(tmp_path, "settings", HUBBUB_HOSTS=hosts, COLUMNS="80")
+    assert max(map(len, narrow.out.splitlines())) == 80
+
+
+async def test_settings_are_checked_without_output(tmp_path: Path) -> None:
+    """Wrong ones, and a certificate that cannot be used, are one line, with exit code 2."""
+    assert await run_hubbub(tmp_path, "settings", "--check") == CommandOutput(0, "", "")
+    (tmp_path / "hubbub.toml").write_text("[hubbub]\nlog_level = 'loud'\n")
+    output = await run_hubbub(tmp_path, "settings", "--check")
+    assert (output.code, output.out) == (2, "") and "log_level" in output.err and output.err.count("\n") == 1
+    (tmp_path / "hubbub.toml").write_text("[hubbub]\ntls_certificate = 'no.pem'\ntls_key = 'no.pem'\n")
+    output = await run_hubbub(tmp_path, "settings", "--check")
+    assert (output.code, output.err) == (
+        2,
+        f"hubbub: tls_certificate: {tmp_path}/no.pem cannot be read: No such file or directory\n",
+    )
 
 
 async def test_each_setting_has_a_flag_that_sets_it(tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ def test_the_service_runs_a_command_of_the_hub() -> None:
 
 
 def test_a_reload_of_the_service_reloads_the_hub() -> None:
-    """tests/web/test_reloading.py shows what the signal does."""
-    assert SERVICE["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    """tests/web/test_reloading.py shows what the signal does. Before it, wrong settings fail the reload."""
+    assert SERVICE["ExecReload"] == [f"{COMMAND.split()[0]} settings --check", "/bin/kill -HUP $MAINPID"]
 
 
 def test_the_service_has_the_time_that_its_stop_takes() -> None:

@@ -39,9 +39,11 @@ async def test_the_first_start_prints_the_link_of_the_page(hub: Hub) -> None:
     hub.door.base_url = make_base_url(hub.door.settings)
     (block,) = of_kind(PAGE, "text", "banner")
     printed_lines: list[str] = []
-    await announce_hub(hub.door, hub.port, printed_lines.append)
+    await announce_hub(hub.door, hub.port, printed_lines.append, None, has_terminal=True)
     text = re.sub(r"hi_\w+", "hi_TOKEN", "\n".join(printed_lines))
-    assert re.sub(r"hi_\w+", "hi_TOKEN", block.text) in text
+    assert re.sub(r"hi_\w+", "hi_TOKEN", block.text) in text and printed_lines[-1] == "Press Ctrl-C to stop."
+    await announce_hub(hub.door, hub.port, printed_lines.append, None, has_terminal=False)
+    assert printed_lines[-1] == "The hub is ready."
 
 
 def read_nginx_headers(with_users: bool) -> dict[str, str]:

@@ -22,6 +22,9 @@ needs_prlimit = pytest.mark.skipif(
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here: apt-get install curl")
 
 
+BANNER_END = re.compile("Press Ctrl-C to stop|The hub is ready")  # in the last line of the banner
+
+
 def make_environment(**variables: Any) -> dict[str, str]:
     """Return the environment for a command: that of this process, without its settings, and with *variables*."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("HUBBUB_")}
@@ -121,7 +124,7 @@ class HubProcess:
             self.output_lines.append(line)
             if match := re.search(r"listens on\s+(https?)://127\.0\.0\.1:(\d+)", line):
                 self.scheme, self.port = match[1], int(match[2])
-            if "Ctrl-C" in line:
+            if BANNER_END.search(line):
                 self._ready.set()
         self._ready.set()  # the process has ended
 

@@ -16,6 +16,7 @@ from urllib.request import urlopen
 import attrs
 import pytest
 from support.documents import ROOT
+from support.process import BANNER_END
 
 PACKAGES = ("hub", "hubbub_agents")
 NOBODY: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
@@ -83,7 +84,7 @@ class Installation:
                 lines = []
                 for line in process.stdout:
                     lines.append(line)
-                    if "Ctrl-C" in line:
+                    if BANNER_END.search(line):
                         break
                 match = re.search(r"listens on\s+(http://localhost:\d+)", "".join(lines))
                 assert match, lines

@@ -34,7 +34,7 @@ import os
 async def reads(message: str):
     yield os.environ.get(message, "missing")
 """
-PRINT_END = "from hub.web.ending import _ends_with_terminal; print(_ends_with_terminal())"
+PRINT_END = "from hub.web.ending import _has_terminal; print(_has_terminal())"
 
 
 @pytest.fixture
