@@ -28,9 +28,10 @@ INSTALL_SECONDS, RUN_SECONDS = 500, 100
 
 @attrs.frozen
 class ForeignClient:
-    """One program. Its id is the stem of its file."""
+    """One program. Its id is the stem of its file. *environments* has the environments of all programs."""
 
     file: Path
+    environments: Path = ENVIRONMENTS
 
     @classmethod
     def find(cls, kind: str, name: str) -> "ForeignClient":
@@ -49,7 +50,7 @@ class ForeignClient:
     @property
     def folder(self) -> Path:
         """The environment of this client."""
-        return ENVIRONMENTS / self.id
+        return self.environments / self.id
 
     def list_packages(self) -> list[str]:
         """Return the packages with their versions, from the header of the program."""
@@ -100,27 +101,43 @@ class ForeignClient:
             return self._install_python() if self.is_python else self._install_javascript()
 
     def _install_python(self) -> str:
-        stamp, packages = self.folder / "installed.txt", self.list_packages()
-        content = "\n".join([sys.version, *packages])
-        python = self.folder / "venv" / "bin" / "python"
-        if not stamp.is_file() or stamp.read_text() != content:
-            _call(sys.executable, "-m", "venv", "--clear", str(self.folder / "venv"))
+        environment, packages = self.folder / "venv", self.list_packages()
+        python, content = environment / "bin" / "python", "\n".join([sys.version, *packages])
+        if not _is_complete(environment, content):
+            _call(sys.executable, "-m", "venv", str(environment))
             _call(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
-            stamp.write_text(content)
+            _stamp(environment).write_text(content)
         return str(python)
 
     def _install_javascript(self) -> str:
         if shutil.which("npm") is None:
             pytest.skip("no Node.js here: install node and npm")
-        manifest, stamp, packages = self.folder / "package.json", self.folder / "installed.json", self.list_packages()
-        versions = dict(package.rsplit("@", 1) for package in packages)
+        environment = self.folder / "node_modules"
+        versions = dict(package.rsplit("@", 1) for package in self.list_packages())
         content = json.dumps({"private": True, "type": "module", "dependencies": versions}, indent=2)
-        if not stamp.is_file() or stamp.read_text() != content:
-            manifest.write_text(content)
-            _call("npm", "install", "--no-audit", "--no-fund", "--silent", folder=self.folder)
-            stamp.write_text(content)
-        newer_node = self.folder / "node_modules" / ".bin" / "node"  # of the package `node`
+        if not _is_complete(environment, content):
+            (self.folder / "package.json").write_text(content)
+            _call(
+                "npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error", folder=self.folder
+            )
+            _stamp(environment).write_text(content)
+        newer_node = environment / ".bin" / "node"  # of the package `node`
         return str(newer_node) if newer_node.exists() else "node"
+
+
+def _stamp(environment: Path) -> Path:
+    """Return the file that a complete environment has."""
+    return environment / "installed.txt"
+
+
+def _is_complete(environment: Path, content: str) -> bool:
+    """Return whether all packages of *content* are installed. If not, delete the environment."""
+    stamp = _stamp(environment)
+    if stamp.is_file() and stamp.read_text() == content:
+        return True
+    stamp.unlink(missing_ok=True)  # first: the deletion below may be interrupted
+    shutil.rmtree(environment, ignore_errors=True)
+    return False
 
 
 def _call(*command: str, folder: Path | None = None) -> None:
