@@ -1,6 +1,5 @@
 """Use cases that send a message to a session: answer at once, stream the run, or wait for its end."""
 
-from contextlib import nullcontext
 from functools import partial
 
 import attrs
@@ -29,8 +28,7 @@ async def chat(hub: Hub, principal: Principal, command: Chat, client: ClientHand
     """
     agent, session_id = _find_target(hub, command, client)
     key = hub.make_key(principal, session_id)
-    reservation = reserve_subscription(client, key) if client is not None else nullcontext()
-    with reservation:
+    with reserve_subscription(client, key):
         async with use_session(hub, principal, "write", key, may_create=True) as session:
             sender = make_sender(hub, principal, session, partial(_answer_sender, client, session, command))
             return await session.admission.admit(command, sender, agent)

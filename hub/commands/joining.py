@@ -19,12 +19,15 @@ AnswerBuilder = Callable[[LiveSession], Subscribed]
 
 
 @contextmanager
-def reserve_subscription(client: ClientHandle, key: Key) -> Iterator[None]:
-    """Reserve a subscription until the context ends. Raises TooManySubscriptions.
+def reserve_subscription(client: ClientHandle | None, key: Key) -> Iterator[None]:
+    """Reserve a subscription until the context ends, if there is a client. Raises TooManySubscriptions.
 
     Commands for other sessions run concurrently. Without the reservation, one of them could take the client's last
     subscription after this command was accepted.
     """
+    if client is None:
+        yield
+        return
     client.hub.node.registry.check_limit(client.connection, key, client.reserved_keys)
     client.reserved_keys |= {key}
     try:

@@ -173,9 +173,10 @@ def end_subscription(hub: Hub, principal: Principal, session_id: str, client: Cl
         hub.node.registry.unsubscribe(sub)
 
 
-async def typing(hub: Hub, principal: Principal, command: Typing, client: ClientHandle) -> None:
-    """Send a typing notice to the other members of a session. Do nothing if the client is not subscribed to it."""
-    sub = client.connection.subscriptions.get(hub.make_key(principal, command.sessionId))
-    if sub is not None:
+async def typing(hub: Hub, principal: Principal, command: Typing, client: ClientHandle | None = None) -> None:
+    """Send a typing notice to the other members of a session. Do nothing if a client is not subscribed to it."""
+    key = hub.make_key(principal, command.sessionId)
+    session, connection = hub.node.sessions.get(key), client.connection if client is not None else None
+    if session is not None and (connection is None or key in connection.subscriptions):
         notice = partial(TypingNotice, sessionId=command.sessionId, author=principal.author)
-        hub.node.fanout.send_notice(sub.channel, notice, excluded_connection=client.connection)
+        hub.node.fanout.send_notice(session.channel, notice, excluded_connection=connection)

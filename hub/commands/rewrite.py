@@ -1,4 +1,7 @@
-"""Use cases that rewrite a session's history, or copy it into a new session."""
+"""Use cases that rewrite a session's history, or copy it into a new session.
+
+If there is a client, it gets the answer to its command, and is subscribed in the same step.
+"""
 
 from functools import partial
 
@@ -7,16 +10,20 @@ import attrs
 from hub.access.principal import Principal
 from hub.commands.client import ClientHandle
 from hub.commands.guard import make_sender, make_unknown_session_error, use_session
+from hub.commands.history import read_state
 from hub.commands.hub import Hub
 from hub.commands.joining import answer_and_subscribe, build_subscribed_answer, reserve_subscription, subscribe_from
+from hub.commands.scopes import DEFAULT_AGENT
 from hub.ids import Key
-from hub.messages import Accepted, Author, Edit, Fork, HistoryMessage, Regenerate
+from hub.messages import Accepted, Author, Edit, Fork, HistoryMessage, Regenerate, SessionState
 from hub.sessions import rewriting, session_fork
 from hub.storage.log import ERASED
 
 
-async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client: ClientHandle) -> Accepted:
-    """Start a new run for a message. Answer the command, and subscribe the client from the new run on.
+async def regenerate(
+    hub: Hub, principal: Principal, command: Regenerate, client: ClientHandle | None = None
+) -> Accepted:
+    """Start a new run for a message. A client is subscribed from the new run on.
 
     Raises UnknownSession, TooManySubscriptions, and the errors of rewriting.regenerate_answer().
     """
@@ -25,28 +32,33 @@ async def regenerate(hub: Hub, principal: Principal, command: Regenerate, client
         await _check_session_exists(hub, key, command.sessionId)
         async with use_session(hub, principal, "write", key) as session:
             accepted = await rewriting.regenerate_answer(session, command, make_sender(hub, principal, session))
-            answer_and_subscribe(client, session, accepted)
+            if client is not None:
+                answer_and_subscribe(client, session, accepted)
     return accepted
 
 
-async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHandle) -> Accepted:
-    """Replace a message and start its run. Answer the command, and subscribe the client from the removal on.
+async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHandle | None = None) -> Accepted:
+    """Replace a message and start its run. A client is subscribed from the removal on.
 
     Raises UnknownSession, TooManySubscriptions, and the errors of rewriting.edit_message().
     """
     key = hub.make_key(principal, command.sessionId)
+    default_agent = client.agent if client is not None else DEFAULT_AGENT
     with reserve_subscription(client, key):
         await _check_session_exists(hub, key, command.sessionId)
         async with use_session(hub, principal, "write", key) as session:
             sender = make_sender(hub, principal, session)
-            accepted = await rewriting.edit_message(session, command, sender, client.agent)
-            # Two events: the removal of the old messages, and the new message.
-            answer_and_subscribe(client, session, accepted, event_count=2)
+            accepted = await rewriting.edit_message(session, command, sender, default_agent)
+            if client is not None:
+                # Two events: the removal of the old messages, and the new message.
+                answer_and_subscribe(client, session, accepted, event_count=2)
     return accepted
 
 
-async def fork(hub: Hub, principal: Principal, command: Fork, client: ClientHandle) -> None:
-    """Copy a session's history into a new session. Answer the command, and subscribe the client to the new session.
+async def fork(
+    hub: Hub, principal: Principal, command: Fork, client: ClientHandle | None = None
+) -> SessionState | None:
+    """Copy a session's history into a new session. Return the state of the new session if there is no client.
 
     Raises UnknownSession, TooManySubscriptions, and the errors of read_source_messages() and log_copies().
     """
@@ -57,7 +69,10 @@ async def fork(hub: Hub, principal: Principal, command: Fork, client: ClientHand
         history = await session_fork.read_source_messages(hub.node.log.sessions, key, command, hub.limits)
         async with use_session(hub, principal, "write", new_key, may_create=True) as session:
             await session_fork.log_copies(session, history, partial(_revise, hub))
+            if client is None:
+                return await read_state(hub, session.channel)
             await subscribe_from(client, session, None, None, build_subscribed_answer(hub, principal, command, None))
+    return None
 
 
 def _revise(hub: Hub, message: HistoryMessage) -> HistoryMessage:

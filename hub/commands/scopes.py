@@ -64,11 +64,11 @@ def chat_scope(command: Chat, client: Any = None, *args: Any) -> Scope:
     return (Target(session_id=session_id, agent_id=None if is_agent_open else agent_id, may_create=True),)
 
 
-def rewrite_scope(command: Edit | Regenerate, client: ClientHandle) -> Scope:
+def rewrite_scope(command: Edit | Regenerate, *args: Any) -> Scope:
     return (Target(session_id=command.sessionId, agent_id=command.agentId),)
 
 
-def fork_scope(command: Fork, client: ClientHandle) -> Scope:
+def fork_scope(command: Fork, *args: Any) -> Scope:
     """Name both sessions: a fork reads one, and makes the other."""
     return (
         Target(session_id=command.sessionId, for_reading=True),

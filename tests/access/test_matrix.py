@@ -5,14 +5,16 @@ hub.access.permissions.
 """
 
 from collections.abc import AsyncIterator
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import attrs
 import pytest
 from support.hub import Hub
-from support.use_cases import ROWS, ClientOpened
+from support.sse import post
+from support.use_cases import MESSAGE, ROWS, ClientOpened
 
 from hub.access.principal import NOBODY, OPERATOR, Principal
 from hub.access.records import Grant, SessionRole
@@ -66,6 +68,7 @@ class Stage:
     hub: Hub
     principals: dict[str, Principal] = attrs.Factory(dict)
     clients: dict[str, ClientHandle] = attrs.Factory(dict)
+    headers: dict[str, dict[str, str]] = attrs.Factory(dict)
     numbers: Any = attrs.Factory(count)
 
     async def enter(self, kind: str) -> None:
@@ -78,9 +81,10 @@ class Stage:
         key = await self.hub.key(kind, **options | ({"days": -1} if kind == "expired" else {}))
         if kind == "revoked":
             await commands.revoke_credential(self.hub.door, OPERATOR, key.split("_")[1])
+        self.headers[kind] = {"Authorization": f"Bearer {key}"} if kind != "none" else {}
         if kind in RIGHTS:
             self.principals[kind] = await self.hub.door.directory.authenticate(key)
-            await self.hub.connect(headers={"Authorization": f"Bearer {key}"})
+            await self.hub.connect(headers=self.headers[kind])
         else:
             with pytest.raises(Unauthenticated):
                 await self.hub.door.directory.authenticate(key if kind != "none" else "")
@@ -183,6 +187,25 @@ async def test_a_principal_may_do_what_the_matrix_says(stage: Stage, kind: str) 
         if row.action != "enter":
             for session in SESSIONS:
                 await check(stage, name, kind, session, rights_in(kind, session))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_command_over_http_needs_the_same_permission(stage: Stage, kind: str) -> None:
+    """The sessions are empty, so a command that is allowed finds no message."""
+    message = {"messageId": MESSAGE}
+    bodies = {"edit": message | {"message": "x"}, "regenerate": message, "fork": message, "typing": {}}
+    async with aiohttp.ClientSession(f"{stage.hub.url}/api/v1/", headers=stage.headers[kind]) as http:
+        for name, session in product(bodies, SESSIONS):
+            session_id = await stage.make_session(kind, session)
+            targets = targets_of(name, stage.clients[kind], session_id)
+            status, body = await post(http, f"sessions/{session_id}/{name}", bodies[name])
+            outcome = expect(name, kind, session, rights_in(kind, session), targets)
+            if outcome == "ok":
+                assert (status, body) == (204, None) if name == "typing" else body["code"] == "unknown_message"
+            else:
+                codes = {"unauthenticated": 401, "denied": 403, "unknown_session": 404}
+                code = "unknown_session" if outcome == "missing" else outcome
+                assert (status, body["code"]) == (codes[code], code), (name, session)
 
 
 @pytest.mark.parametrize("stage", ["team"], indirect=True)

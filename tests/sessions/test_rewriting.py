@@ -855,3 +855,60 @@ async def test_a_plain_client_receives_a_forks_history_as_messages(hub: Hub) -> 
     frame = await plain.next()
     assert (frame["type"], frame["content"], frame["messageId"]) == ("message", "[] one", chat["answerId"])
     assert "runId" not in frame
+
+
+# --- over HTTP --------------------------------------------------------------------------------------------------------
+
+
+async def test_edit_and_regenerate_work_over_http(hub: Hub) -> None:
+    """They are the commands of the WebSocket, and everyone in the session gets their events. A key runs them once."""
+    client = await begin(hub)
+    said = await say(client, "one")
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
+        body = {"messageId": said["messageId"], "message": "two", "parts": [{"type": "text", "text": "more"}]}
+        for expected in ("started", "duplicate"):
+            status, edited = await post(http, "sessions/s1/edit", body, **{"Idempotency-Key": "k1"})
+            assert (status, edited["type"], edited["status"]) == (202, "accepted", expected)
+        removed = await client.until_type("message_removed")
+        assert removed["messageIds"] == [said["messageId"], said["answerId"]]
+        end = await wait_for_end(client, edited["runId"])
+        status, again = await post(http, "sessions/s1/regenerate", {"messageId": end["messageId"]})
+        assert (status, again["type"]) == (202, "accepted") and again["runId"] != edited["runId"]
+        assert (await client.until_type("message_removed"))["messageIds"] == [end["messageId"]]
+        last = await wait_for_end(client, again["runId"])
+        _, page = await call(http, "GET", "sessions/s1/messages")
+        assert [(one["messageId"], one["content"]) for one in page["data"]] == [
+            (edited["messageId"], "two"),
+            (last["messageId"], "[] two"),
+        ]
+        refused = await post(http, "sessions/s1/edit", {"messageId": last["messageId"], "message": "x"})
+        assert (refused[0], refused[1]["code"]) == (409, "wrong_message")
+        unknown = await post(http, "sessions/nothing/regenerate", {"messageId": "m"})
+        assert (unknown[0], unknown[1]["code"]) == (404, "unknown_session")
+        bad = await post(http, "sessions/s1/edit", {"message": "x"})
+        assert (bad[0], bad[1]["code"]) == (400, "bad_frame")
+
+
+async def test_fork_over_http_returns_the_new_session(hub: Hub) -> None:
+    client = await begin(hub)
+    said = await say(client, "one")
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
+        status, forked = await post(http, "sessions/s1/fork", {"messageId": said["messageId"]})
+        assert (status, forked["state"], forked["seq"]) == (201, "idle", 1)
+        assert (await call(http, "GET", f"sessions/{forked['sessionId']}")) == (200, forked)
+        _, page = await call(http, "GET", f"sessions/{forked['sessionId']}/messages")
+        assert [one["content"] for one in page["data"]] == ["one"]
+        body = {"messageId": said["answerId"], "newSessionId": "s2"}
+        assert (await post(http, "sessions/s1/fork", body))[1]["sessionId"] == "s2"
+        refused = await post(http, "sessions/s1/fork", body)
+        assert (refused[0], refused[1]["code"]) == (409, "session_exists")
+
+
+async def test_typing_over_http_reaches_the_members_of_the_session(hub: Hub) -> None:
+    client = await begin(hub)
+    await client.send(type="subscribe", sessionId="s1")
+    await client.until_type("subscribed")
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+        assert await post(http, "sessions/s1/typing") == (204, None)
+        assert (await client.until_type("typing"))["author"] == {"id": "local", "name": "local"}
+        assert await post(http, "sessions/nobody-is-here/typing") == (204, None)

@@ -1,6 +1,6 @@
-"""HTTP routes of the commands of a session: chats, cancels and replies to questions."""
+"""HTTP routes of the commands of a session: those of a WebSocket, each as a route."""
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from aiohttp import web
 from msgspec import Meta
@@ -9,6 +9,7 @@ from hub.commands import table as commands
 from hub.errors import (
     AgentBroken,
     AlreadyResolved,
+    BadId,
     Busy,
     Draining,
     IdReused,
@@ -16,13 +17,32 @@ from hub.errors import (
     PrincipalQuotaExceeded,
     RequiresAction,
     SessionDeleted,
+    SessionExists,
     StorageUnavailable,
     ToolCallAnswered,
     UnknownAgent,
     UnknownInterrupt,
+    UnknownMessage,
+    UnknownSession,
     UnknownToolCall,
+    WrongMessage,
 )
-from hub.messages import Accepted, Cancel, Cancelling, Chat, Id, Ok, Resume, RunOutcome
+from hub.messages import (
+    Accepted,
+    Cancel,
+    Cancelling,
+    Chat,
+    Command,
+    Edit,
+    Fork,
+    Id,
+    Ok,
+    Regenerate,
+    Resume,
+    RunOutcome,
+    SessionState,
+    Typing,
+)
 from hub.protocols.extended import notice_fields
 from hub.protocols.reading import convert
 from hub.protocols.run_failures import find_failure
@@ -32,16 +52,16 @@ from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, STREAM_CONTENT, ErrorBody, Route, json_response, limits_of, read_query
 from hub.web.sse import EventStream, wants_stream
 
-CHAT_EXAMPLE = '{"agentId":"main","message":"hello"}'
+C = TypeVar("C", bound=Command)
 
 
-async def _read_chat(request: web.Request, session_id: str) -> Chat:
-    """Return the chat in the body, with the session of the path and the key of the header `Idempotency-Key`."""
-    limits = limits_of(request)
-    body = await bodies.read_fields(request, CHAT_EXAMPLE, limits.chat_bytes)
+async def _read_command(request: web.Request, kind: type[C], example: str, max_bytes: int | None = None) -> C:
+    """Return the command in the body, with the session of the path and the key of the header `Idempotency-Key`."""
+    body = await bodies.read_fields(request, example, max_bytes)
     key = request.headers.get("Idempotency-Key")
-    fields = {"sessionId": session_id} | ({"clientMsgId": key} if key is not None else {})
-    return convert({**body, **fields}, Chat, limits)
+    has_key = key is not None and "clientMsgId" in kind.__struct_fields__
+    fields = {"sessionId": read_session_id(request)} | ({"clientMsgId": key} if has_key else {})
+    return convert({**body, **fields}, kind, limits_of(request))
 
 
 async def post_chat(request: web.Request) -> web.StreamResponse:
@@ -53,7 +73,7 @@ async def post_chat(request: web.Request) -> web.StreamResponse:
     `Idempotency-Key` gets the same run.
     """
     hub, principal = request.app[HUB_KEY], principal_of(request)
-    command = await _read_chat(request, read_session_id(request))
+    command = await _read_command(request, Chat, '{"agentId":"main","message":"hello"}', limits_of(request).chat_bytes)
     wait = read_query(request, ChatQuery).wait
     if wants_stream(request):
         async with EventStream(request) as stream:
@@ -84,32 +104,68 @@ def _make_outcome_response(outcome: RunOutcome) -> web.Response:
 
 async def post_cancel(request: web.Request) -> web.Response:
     """Stop one run of a session, or all its runs."""
-    body = await bodies.read_fields(request, '{"runId":"r1"}')
-    command = convert({**body, "sessionId": read_session_id(request)}, Cancel, limits_of(request))
+    command = await _read_command(request, Cancel, '{"runId":"r1"}')
     return web.json_response(notice_fields(await commands.cancel(request.app[HUB_KEY], principal_of(request), command)))
 
 
 async def post_resume(request: web.Request) -> web.Response:
     """Answer an open question of a run."""
-    body = {**await bodies.read_fields(request, Resume.example), "sessionId": read_session_id(request)}
-    command = convert(body, Resume, limits_of(request))
+    command = await _read_command(request, Resume, '{"interruptId":"i_1","status":"resolved","payload":true}')
     return web.json_response(notice_fields(await commands.resume(request.app[HUB_KEY], principal_of(request), command)))
 
 
-FAILURE_STATUSES = (422, 499, 502, 504)  # and those of CHAT_RAISES
-CHAT_RAISES = (
+async def post_edit(request: web.Request) -> web.Response:
+    """Replace a message of a user, and remove the messages after it.
+
+    The response comes when the new message is stored. The agent answers it.
+    """
+    example, limits = '{"messageId":"m_1","message":"hello"}', limits_of(request)
+    command = await _read_command(request, Edit, example, limits.chat_bytes)
+    accepted = await commands.edit(request.app[HUB_KEY], principal_of(request), command)
+    return web.json_response(notice_fields(accepted), status=202)
+
+
+async def post_regenerate(request: web.Request) -> web.Response:
+    """Answer a message again, and remove the messages after it.
+
+    The response comes when the new run is stored.
+    """
+    command = await _read_command(request, Regenerate, '{"messageId":"m_2"}')
+    accepted = await commands.regenerate(request.app[HUB_KEY], principal_of(request), command)
+    return web.json_response(notice_fields(accepted), status=202)
+
+
+async def post_fork(request: web.Request) -> web.Response:
+    """Create a session with the history of this one, up to and including a message."""
+    command = await _read_command(request, Fork, '{"messageId":"m_2"}')
+    state = await commands.fork(request.app[HUB_KEY], principal_of(request), command)
+    return json_response(state, status=201)
+
+
+async def post_typing(request: web.Request) -> web.Response:
+    """Show the members of a session that the principal is typing."""
+    command = Typing(sessionId=read_session_id(request))
+    await commands.typing(request.app[HUB_KEY], principal_of(request), command)
+    return web.Response(status=204)
+
+
+FAILURE_STATUSES = (422, 499, 502, 504)  # and those of RUN_RAISES
+RUN_RAISES = (
     UnknownAgent,
     UnknownToolCall,
     ToolCallAnswered,
     AgentBroken,
     IdReused,
-    RequiresAction,
     SessionDeleted,
     Busy,
     PrincipalQuotaExceeded,
     Draining,
     StorageUnavailable,
 )
+REWRITE_RAISES = (UnknownSession, UnknownMessage, WrongMessage, *RUN_RAISES)
+COMMAND_HEADERS = {
+    "Idempotency-Key": Annotated[Id, Meta(description="The idempotency key of the command, as `clientMsgId`.")]
+}
 ROUTES = (
     Route(
         method="POST",
@@ -120,10 +176,8 @@ ROUTES = (
         body=Chat,
         path_fields=("sessionId",),
         query=ChatQuery,
-        headers={
-            "Idempotency-Key": Annotated[Id, Meta(description="The idempotency key of the message, as `clientMsgId`.")]
-        },
-        raises=CHAT_RAISES,
+        headers=COMMAND_HEADERS,
+        raises=(RequiresAction, *RUN_RAISES),
     ),
     Route(
         method="POST",
@@ -144,5 +198,48 @@ ROUTES = (
         body=Resume,
         path_fields=("sessionId",),
         raises=(UnknownInterrupt, AlreadyResolved, Draining, StorageUnavailable),
+    ),
+    Route(
+        method="POST",
+        path="/sessions/{id}/edit",
+        handler=post_edit,
+        tag=SESSIONS_TAG,
+        responses={202: Accepted},
+        body=Edit,
+        path_fields=("sessionId",),
+        headers=COMMAND_HEADERS,
+        raises=REWRITE_RAISES,
+    ),
+    Route(
+        method="POST",
+        path="/sessions/{id}/regenerate",
+        handler=post_regenerate,
+        tag=SESSIONS_TAG,
+        responses={202: Accepted},
+        body=Regenerate,
+        path_fields=("sessionId",),
+        headers=COMMAND_HEADERS,
+        raises=REWRITE_RAISES,
+    ),
+    Route(
+        method="POST",
+        path="/sessions/{id}/fork",
+        handler=post_fork,
+        tag=SESSIONS_TAG,
+        responses={201: SessionState},
+        body=Fork,
+        path_fields=("sessionId",),
+        raises=(
+            *(UnknownSession, UnknownMessage, WrongMessage, SessionExists, SessionDeleted),
+            *(Draining, StorageUnavailable),
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/sessions/{id}/typing",
+        handler=post_typing,
+        tag=SESSIONS_TAG,
+        responses={204: None},
+        raises=(UnknownSession, BadId),
     ),
 )
