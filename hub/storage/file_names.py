@@ -20,7 +20,7 @@ def check_file_name(name: str, max_length: int) -> None:
 
 
 def check_media_type(type: str) -> None:
-    """Raise BadType if a file must not have this type. A form is refused: the body must be the file itself."""
+    """Raise BadType if a file must not have this type."""
     if (
         len(type) > MAX_MEDIA_TYPE_LENGTH
         or not MEDIA_TYPE.fullmatch(type)

@@ -220,7 +220,7 @@ async def test_a_file_is_never_a_page(http: aiohttp.ClientSession, kind: str) ->
         ("sessionId=s1", "*/*", b"x", 400, "bad_type"),
         ("sessionId=s1", "text/plain; charset", b"x", 400, "bad_type"),
         ("sessionId=s1", "text/" + "x" * 300, b"x", 400, "bad_type"),
-        ("sessionId=s1", "multipart/form-data; boundary=x", b"x", 400, "bad_type"),
+        ("sessionId=s1", "multipart/form-data; boundary=x", b"x", 400, "bad_frame"),
         ("sessionId=s1", TEXT, b"", 400, "empty_file"),
     ],
 )

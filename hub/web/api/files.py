@@ -1,4 +1,4 @@
-"""HTTP routes of files: upload, list, download, download of one byte range, and deletion.
+"""HTTP routes of files: list, download, download of one byte range, and deletion; and the table with the upload.
 
 aiohttp's FileResponse derives its ETag from the time of the file. Here the ETag is the SHA-256 of the content, and
 If-None-Match and If-Range are compared with it.
@@ -11,12 +11,11 @@ from typing import Annotated
 from urllib.parse import quote
 
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from hub.commands import table as commands
 from hub.commands.files import ReadableFile
 from hub.errors import (
-    BadFrame,
     BadId,
     BadType,
     Draining,
@@ -30,12 +29,13 @@ from hub.errors import (
     UnknownSession,
     UploadTooSlow,
 )
-from hub.limits import KiB, format_size
-from hub.messages import Id, StoredFile
+from hub.limits import KiB
+from hub.messages import StoredFile
 from hub.storage.records import FileRecord
 from hub.web.api.session_shapes import PageBody, PageQuery, page_response, read_page_request, read_session_id
+from hub.web.api.uploads import BYTES_CONTENT, FORM_CONTENT, UploadQuery, post_file
 from hub.web.doorkeeper import principal_of
-from hub.web.routes import HUB_KEY, Content, ErrorBody, Route, json_response, limits_of, read_query
+from hub.web.routes import HUB_KEY, ErrorBody, Route, json_response, limits_of, read_query
 
 FILE_READ_BYTES = 64 * KiB  # per read from the disk, and per write to the socket
 INLINE_TYPES = {
@@ -45,52 +45,6 @@ INLINE_TYPES = {
     "image/webp",
 }  # a browser may show these, and saves files of all other types
 RANGE_HEADER = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
-# The documents name this type. The hub takes and returns files of every type.
-BYTES_CONTENT = Content("application/octet-stream", {"type": "string", "format": "binary"})
-
-
-class UploadQuery(Struct, frozen=True):
-    """The session and the name of an uploaded file."""
-
-    sessionId: Id
-    name: Annotated[str, Meta(description="The file name for downloads. Default: `file`.")] | None = None
-
-
-async def post_file(request: web.Request) -> web.Response:
-    """Upload a file to a session.
-
-    The body is the content of the file, and `Content-Type` is its media type. If the session does not exist, it is
-    created.
-    """
-    hub, limits, query = request.app[HUB_KEY], limits_of(request), read_query(request, UploadQuery)
-    if (request.content_length or 0) > limits.file_bytes:
-        raise FileTooLarge(f"the file is too large: send at most {format_size(limits.file_bytes)}")
-    # aiohttp does not notice if an encoded body is incomplete.
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise BadType("the file has a Content-Encoding: send its bytes as they are, without that header")
-    media_type = request.headers.get("Content-Type", "")
-    # A default name, too, must not be longer than the limit.
-    name = "file"[: limits.file_name_length] if query.name is None else query.name
-    async with await commands.upload(hub, principal_of(request), query.sessionId, name, media_type) as upload:
-        deadline = asyncio.get_running_loop().time() + limits.upload_seconds
-        while chunk := await _read_chunk(request, deadline):
-            await upload.write(chunk)
-        stored_file = await upload.save()
-    return json_response(stored_file, status=201)
-
-
-async def _read_chunk(request: web.Request, deadline: float) -> bytes:
-    """Return the next bytes of the body, or b"" at its end.
-
-    Raises UploadTooSlow at *deadline* (the loop's time), and BadFrame if the body is incomplete.
-    """
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await request.content.readany()
-    except TimeoutError:
-        raise UploadTooSlow("the upload took too long: send a smaller file, or use a faster connection") from None
-    except (ConnectionError, web.RequestPayloadError):
-        raise BadFrame("the body is incomplete: the connection was lost; send the file again") from None
 
 
 async def get_files(request: web.Request) -> web.Response:
@@ -201,7 +155,7 @@ ROUTES = (
         handler=post_file,
         tag="Files",
         responses={201: StoredFile},
-        body=BYTES_CONTENT,
+        body=(BYTES_CONTENT, FORM_CONTENT),
         query=UploadQuery,
         raises=(
             *(BadType, EmptyFile, FileTooLarge, QuotaExceeded, PrincipalQuotaExceeded, UploadTooSlow),
