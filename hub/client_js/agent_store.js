@@ -14,6 +14,10 @@ export class AgentStore {
   #isUpdateDue = false
   #error
   #snapshot
+  /** The end of the last run of this page. */
+  #run = Promise.resolve()
+  /** The results that are not sent yet. The messages of the agent may be replaced meanwhile. */
+  #results = []
   /** The tool calls of runs that this page has started. In all other runs, another page executes the tools. */
   #ownCalls = new Set()
 
@@ -43,11 +47,21 @@ export class AgentStore {
   /** Add the result of a tool call. The agent goes on when all calls of its answer have results. */
   async addResult({ toolCallId, result, isError }, context) {
     const content = typeof result === 'string' ? result : JSON.stringify(result ?? null)
-    this.#agent.addMessage({ id: newId(), role: 'tool', toolCallId, content, ...(isError && { error: content }) })
-    if (!hasOpenCalls(this.#agent.messages)) await this.run(context)
+    this.#results.push({ id: newId(), role: 'tool', toolCallId, content, ...(isError && { error: content }) })
+    this.#update()
+    await this.#run // the call is in its answer
+    if (!this.#results.length || hasOpenCalls([...this.#agent.messages, ...this.#results])) return
+    this.#agent.addMessages(this.#results)
+    this.#results = []
+    await this.run(context)
   }
 
-  async run(parameters) {
+  run(parameters) {
+    this.#run = this.#runAgent(parameters)
+    return this.#run
+  }
+
+  async #runAgent(parameters) {
     this.#error = undefined
     const subscriber = { onToolCallStartEvent: ({ event }) => void this.#ownCalls.add(event.toolCallId) }
     try {
@@ -97,7 +111,7 @@ export class AgentStore {
 
   #makeSnapshot() {
     const { messages, isRunning, pendingInterrupts } = this.#agent
-    return { messages: [...messages], isRunning, questions: [...pendingInterrupts], error: this.#error }
+    return { messages: [...messages, ...this.#results], isRunning, questions: [...pendingInterrupts], error: this.#error }
   }
 }
 

@@ -84,8 +84,9 @@ export class HubbubAgent extends HttpAgent {
   }
 
   async runAgent(parameters, subscriber) {
-    const { connection } = this
+    const { connection, messages } = this
     await this.detachActiveRun()
+    this.addMissing(messages)
     const watch = this.subscribe({ onRunFinishedEvent: ({ event }) => void (this.cursor = event.metadata?.hubbub) })
     try {
       return await super.runAgent(parameters, subscriber)
@@ -93,6 +94,12 @@ export class HubbubAgent extends HttpAgent {
       watch.unsubscribe()
       if (connection && this.live) this.connectAgent(connection.parameters, connection.subscriber).catch(() => {})
     }
+  }
+
+  /** Add new messages again: an event that was being applied has replaced the list. */
+  addMissing(messages) {
+    const ids = new Set(this.messages.map(({ id }) => id))
+    this.messages.push(...messages.filter(({ id }) => !ids.has(id)))
   }
 
   async detachActiveRun() {

@@ -18,7 +18,8 @@ export function useHubbubRuntime(agent) {
     onCancel: async () => agent.abortRun(),
     onAddToolResult: (result) => store.addResult(result, makeContext(runtime)),
     unstable_enableToolInvocations: true,
-    unstable_isClientToolCall: ({ toolCallId }) => (store.isOwnCall(toolCallId) ? undefined : false),
+    // At the end of a run, `false` means that this page does not run the tool; during the run it is a warning.
+    unstable_isClientToolCall: ({ toolCallId }) => (isRunning || store.isOwnCall(toolCallId) ? undefined : false),
   })
   const answer = (id, payload, status = 'resolved') => store.run({ ...makeContext(runtime), resume: [{ interruptId: id, status, payload }] })
   return { runtime, questions, answer }

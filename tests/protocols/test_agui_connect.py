@@ -149,6 +149,23 @@ async def test_a_second_page_stops_the_answer_and_answers_the_question(hub: Hub,
 
 
 @needs_node
+async def test_a_page_can_send_while_an_event_is_applied(hub: Hub) -> None:
+    """AG-UI's client replaces the list of messages after the event, but the new message stays in it."""
+    await hub.start()
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    await socket.send(type="chat", agentId="echo", sessionId="t1", message="a")
+    await socket.until_done()
+    async with open_page(hub, "echo") as page:
+        await page.until_texts("a", "a ")
+        await page.call("hold")
+        await page.until(lambda state: True)
+        await socket.send(type="chat", agentId="echo", sessionId="t1", message="theirs")
+        await page.until(lambda state: state.get("mark") == "held")
+        await page.call("say", "u1", "mine")
+        await page.until_texts("a", "a ", "theirs", "theirs ", "mine", "mine ")
+
+
+@needs_node
 async def test_a_page_goes_on_after_a_run_that_fails(hub: Hub) -> None:
     """Such a run ends the stream of AG-UI, so the page connects again."""
     hub.agent("failing.py", "async def failing(message: str):\n    yield 'one '\n    raise ValueError(message)")
