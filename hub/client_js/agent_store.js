@@ -2,6 +2,8 @@
 
 import { newId } from './ids.js'
 
+const ABORT = 'abort' // AG-UI's client ends a run so when abortRun() was called
+
 /**
  * The state of a `HubbubAgent` for React: a snapshot, which is replaced at each change.
  *
@@ -18,7 +20,7 @@ export class AgentStore {
   #run = Promise.resolve()
   /** The results that are not sent yet. The messages of the agent may be replaced meanwhile. */
   #results = []
-  /** The tool calls of runs that this page has started. In all other runs, another page executes the tools. */
+  /** The calls whose tools this page runs: those of its own runs. */
   #ownCalls = new Set()
 
   constructor(agent) {
@@ -40,19 +42,23 @@ export class AgentStore {
 
   /** Send a user's text. Never rejects: a failure is in `error`. */
   async send(text, context) {
-    this.#agent.addMessage({ id: newId(), role: 'user', content: text })
+    this.#addResults({ id: newId(), role: 'user', content: text })
     await this.run(context)
   }
 
-  /** Add the result of a tool call. The agent goes on when all calls of its answer have results. */
+  /**
+   * Add the result of a tool call. The agent goes on when all calls of its answer have results. So this page now runs
+   * the other tools, too, if another page has started the run.
+   */
   async addResult({ toolCallId, result, isError }, context) {
     const content = typeof result === 'string' ? result : JSON.stringify(result ?? null)
     this.#results.push({ id: newId(), role: 'tool', toolCallId, content, ...(isError && { error: content }) })
-    this.#update()
     await this.#run // the call is in its answer
-    if (!this.#results.length || hasOpenCalls([...this.#agent.messages, ...this.#results])) return
-    this.#agent.addMessages(this.#results)
-    this.#results = []
+    const openCalls = listOpenCalls([...this.#agent.messages, ...this.#results])
+    for (const id of openCalls) this.#ownCalls.add(id)
+    this.#update()
+    if (openCalls.length || !this.#listResults().length) return
+    this.#addResults()
     await this.run(context)
   }
 
@@ -84,7 +90,7 @@ export class AgentStore {
       onRunFinalized: update,
       // The run of a snapshot has the id of the request.
       onRunStartedEvent: ({ event, input }) => event.runId !== input.runId && void (this.#error = undefined),
-      onRunErrorEvent: ({ event }) => void (this.#error = event.message),
+      onRunErrorEvent: ({ event: { code, message } }) => void (this.#error = code === ABORT ? undefined : message),
     })
     this.#agent.connectAgent().catch((error) => {
       this.#error = error.message
@@ -109,15 +115,35 @@ export class AgentStore {
     }, 0)
   }
 
+  #addResults(...messages) {
+    this.#agent.addMessages([...this.#listResults(), ...messages])
+    this.#results = []
+  }
+
+  /** Return the results to calls that have none, in the order of the calls. Another page may have sent one. */
+  #listResults() {
+    const { messages } = this.#agent
+    const results = listResults(messages)
+    const calls = listCalls(messages)
+    return this.#results
+      .filter(({ toolCallId }) => !results.has(toolCallId))
+      .sort((first, second) => calls.indexOf(first.toolCallId) - calls.indexOf(second.toolCallId))
+  }
+
   #makeSnapshot() {
     const { messages, isRunning, pendingInterrupts } = this.#agent
-    return { messages: [...messages, ...this.#results], isRunning, questions: [...pendingInterrupts], error: this.#error }
+    return { messages: [...messages, ...this.#listResults()], isRunning, questions: [...pendingInterrupts], error: this.#error }
   }
 }
 
-/** Return true if a call after the last user's message has no result. */
-function hasOpenCalls(messages) {
+/** Return the ids of the calls after the last user's message that have no result. */
+function listOpenCalls(messages) {
   const answers = messages.slice(messages.findLastIndex(({ role }) => role === 'user') + 1)
-  const results = new Set(answers.map(({ toolCallId }) => toolCallId))
-  return answers.some(({ toolCalls }) => toolCalls?.some(({ id }) => !results.has(id)))
+  const results = listResults(answers)
+  return listCalls(answers).filter((id) => !results.has(id))
 }
+
+const listCalls = (messages) => messages.flatMap(({ toolCalls = [] }) => toolCalls.map(({ id }) => id))
+
+/** Return the ids of the calls that have a result. */
+const listResults = (messages) => new Set(messages.map(({ toolCallId }) => toolCallId))

@@ -29,9 +29,9 @@ async def main(run: Run):
         yield "I try. "
         raise ValueError(run.message)
     elif run.message == "look":
-        (tool,) = run.request.tools
-        for number, selector in enumerate(("title", "nav")):
-            yield ToolCallStart(f"c{number}", tool.name)
+        names = [tool.name for tool in run.request.tools]
+        for number, (name, selector) in enumerate([(names[0], "title"), *((name, "nav") for name in names)]):
+            yield ToolCallStart(f"c{number}", name)
             yield ToolCallArgs(f"c{number}", f'{{"selector": "{selector}"}}')
             yield ToolCallEnd(f"c{number}")
     else:
@@ -42,13 +42,25 @@ async def main(run: Run):
 """
 
 
+# A tool that waits for a person.
+HUMAN_TOOL = """
+  confirm: {
+    type: "human",
+    description: "Asks.",
+    parameters: { type: "object" },
+    render: ({ result, addResult }) => (result ? null : <button onClick={() => addResult("yes")}>Confirm</button>),
+  },
+"""
+
+
 @contextlib.asynccontextmanager
-async def open_pages(hub: Hub, browser: Browser) -> AsyncIterator[list[Tab]]:
+async def open_pages(hub: Hub, browser: Browser, more_tools: str = "") -> AsyncIterator[list[Tab]]:
     """Open the page in two browser contexts. At the end, their consoles must be empty."""
     hub.agent("main.py", MAIN)
     await hub.start()
     (block,) = of_kind(DOCS["assistant-ui"], "jsx", "assistant-ui")
-    async with serve_component(ForeignClient.find("agui", "assistant_ui"), hub.url, block.text) as url:
+    code = block.text.replace("const toolkit = {", "const toolkit = {" + more_tools)
+    async with serve_component(ForeignClient.find("agui", "assistant_ui"), hub.url, code) as url:
         tabs = [Tab(await (await browser.new_context()).new_page()) for _ in range(2)]
         for tab in tabs:
             await tab.page.goto(url)
@@ -117,6 +129,27 @@ async def test_the_page_runs_its_tools_for_the_agent(hub: Hub, browser: Browser)
         await expect_texts(tabs, "look", "I read Chat and no such element.")
         runs = [[url for url in tab.urls if url.endswith("/agui")] for tab in tabs]
         assert [len(urls) for urls in runs] == [2, 0]  # the message, and the results
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["the_page_that_asked", "another_page"])
+async def test_a_person_gives_the_result_of_a_tool(hub: Hub, browser: Browser, number: int) -> None:
+    """On any page, also after a reload. This page then runs the other tools of the answer, too."""
+    async with open_pages(hub, browser, HUMAN_TOOL) as tabs:
+        await tabs[0].say("look")
+        await expect_texts(tabs, "look", "Confirm", button="Confirm")
+        await tabs[1].page.reload()
+        await expect_texts(tabs, "look", "Confirm", button="Confirm")
+        await tabs[number].page.get_by_role("button", name="Confirm").click()
+        await expect_texts(tabs, "look", "I read Chat and no such element and yes.")
+
+
+async def test_a_message_instead_of_a_result_has_the_results_so_far(hub: Hub, browser: Browser) -> None:
+    """The agent gets those of the tools that the page has run."""
+    async with open_pages(hub, browser, HUMAN_TOOL) as tabs:
+        await tabs[0].say("look")
+        await expect_texts(tabs, "look", "Confirm", button="Confirm")
+        await tabs[0].say("never mind")
+        await expect_texts(tabs, "look", "Confirm", "never mind", "I read Chat and no such element.")
 
 
 async def test_the_page_shows_why_an_answer_failed(hub: Hub, browser: Browser) -> None:
