@@ -88,8 +88,9 @@ export class AgentStore {
       onEvent: update,
       onMessagesChanged: update,
       onRunFinalized: update,
-      // The run of a snapshot has the id of the request.
-      onRunStartedEvent: ({ event, input }) => event.runId !== input.runId && void (this.#error = undefined),
+      onRunStartedEvent: ({ event, input }) => {
+        if (event.runId !== input.runId) this.#error = undefined // the run of a snapshot has the id of the request
+      },
       onRunErrorEvent: ({ event: { code, message } }) => void (this.#error = code === ABORT ? undefined : message),
     })
     this.#agent.connectAgent().catch((error) => {
