@@ -64,7 +64,7 @@ class Limits:
     # --- all connections; without sign-in these limits are off ---
     address_connections: Count = 64  # from one IPv4 address, or one IPv6 network of 64 bits
     node_connections: Count = 5000
-    new_connections_per_second: Count = 100  # also the largest number at once
+    new_connections_per_second: Count = 100  # also the largest number at once; of one address at most half of them
 
     # --- replay ---
     page_rows: Count = 8192  # events of one page of the log

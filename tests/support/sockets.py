@@ -98,9 +98,9 @@ class HttpConnection:
         self.reader, self.writer = reader, writer
 
     @classmethod
-    async def open(cls, port: int, stack: AsyncExitStack) -> "HttpConnection":
-        """Connect; leaving *stack* resets the connection."""
-        connection = cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def open(cls, port: int, stack: AsyncExitStack, address: str = "127.0.0.1") -> "HttpConnection":
+        """Connect from *address*; leaving *stack* resets the connection."""
+        connection = cls(*await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0)))
         stack.callback(connection.writer.transport.abort)
         return connection
 

@@ -20,7 +20,14 @@ from hub.limits import Limits
 from hub.observe.counters import DoorCounters
 from hub.settings import Settings
 from hub.web.accepting import MAX_REFUSED_SOCKETS, Acceptor, make_acceptor
-from hub.web.connection_caps import ADDRESS_REFUSAL, NODE_REFUSAL, RATE_REFUSAL, ConnectionCaps, find_source
+from hub.web.connection_caps import (
+    ADDRESS_REFUSAL,
+    NODE_REFUSAL,
+    RATE_REFUSAL,
+    SHARE_REFUSAL,
+    ConnectionCaps,
+    find_source,
+)
 
 MANY = 1_000_000
 
@@ -71,17 +78,39 @@ def test_the_limit_of_new_connections_does_not_apply_to_a_trusted_proxy() -> Non
     """A page of the console has dozens of files, and many proxies open a connection for each."""
     one = caps(("192.0.2.0/24",), new_connections_per_second=1)
     assert [one.admit("192.0.2.9", 0.0) for _ in range(3)] == [None, None, None]
-    assert [one.admit("198.51.100.1", 0.0) for _ in range(2)] == [None, RATE_REFUSAL]
+    assert [one.admit(f"198.51.100.{number}", 0.0) for number in range(2)] == [None, RATE_REFUSAL]
 
 
 def test_the_hub_has_a_limit_of_new_connections_per_second() -> None:
     """Closed connections count, refused ones do not: a flood does not lengthen its own punishment."""
-    three = caps(new_connections_per_second=4)
-    assert [three.admit("192.0.2.1", 10.0) for _ in range(5)] == [None] * 4 + [RATE_REFUSAL]
-    three.leave("192.0.2.1")
-    assert [three.admit("192.0.2.1", 10.2) for _ in range(100)] == [RATE_REFUSAL] * 100
-    assert [three.admit("192.0.2.1", 10.25) for _ in range(2)] == [None, RATE_REFUSAL]
-    assert [three.admit("192.0.2.1", 99.0) for _ in range(5)] == [None] * 4 + [RATE_REFUSAL]
+    four, addresses = caps(new_connections_per_second=4), [f"192.0.2.{number}" for number in range(100)]
+    assert [four.admit(address, 10.0) for address in addresses[:5]] == [None] * 4 + [RATE_REFUSAL]
+    four.leave("192.0.2.1")
+    assert [four.admit(address, 10.2) for address in addresses] == [RATE_REFUSAL] * 100
+    assert [four.admit(address, 10.25) for address in addresses[5:7]] == [None, RATE_REFUSAL]
+    assert [four.admit(address, 99.0) for address in addresses[:5]] == [None] * 4 + [RATE_REFUSAL]
+
+
+@pytest.mark.parametrize(("rate", "share"), [(1, 1), (4, 2), (5, 3), (100, 50)])
+def test_an_address_has_half_of_the_new_connections(rate: int, share: int) -> None:
+    """So it does not lock others out. Its closed connections count for a second, and its refused ones do not."""
+    shared = caps(("203.0.113.1",), new_connections_per_second=rate)
+    for start in (10.0, 11.0):
+        for _ in range(share):
+            assert shared.admit("192.0.2.1", start) is None
+            shared.leave("192.0.2.1")
+        assert [shared.admit("192.0.2.1", start + 0.9) for _ in range(3)] == [SHARE_REFUSAL] * 3
+        assert shared.admit("203.0.113.1", start + 0.9) is None
+        if rate > 1:
+            assert shared.admit("192.0.2.2", start + 0.9) is None
+
+
+def test_new_connections_are_forgotten_after_a_second() -> None:
+    """The table does not grow with the addresses that were seen."""
+    open_caps = caps()
+    for number in range(1000):
+        assert open_caps.admit(f"10.0.{number // 256}.{number % 256}", float(number)) is None
+    assert len(open_caps._window) == len(open_caps._new_by_source) == 1
 
 
 def test_counts_are_forgotten_with_their_last_connection() -> None:
