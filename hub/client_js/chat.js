@@ -46,14 +46,15 @@ export class Chat {
     let error
     for await (const event of this) {
       if (event.type === 'stream') texts.set(event.messageId, (texts.get(event.messageId) ?? '') + event.content)
-      else if (event.type === 'message') texts.set(event.messageId, event.content)
-      else if (event.type === 'message_removed') for (const id of event.messageIds) texts.delete(id)
+      else if (event.type === 'message') {
+        texts.set(event.messageId, event.content)
+        if (event.error) error = errorFromFrame({ ...event, ...event.error })
+        else error ??= findEarlyEnd(event) // after a reset, there is no run_finished: the last message says how it ended
+      } else if (event.type === 'message_removed') for (const id of event.messageIds) texts.delete(id)
       else if (event.type === 'reset') texts.clear()
       else if (event.type === 'interrupt') this._onQuestion(event)
       else if (event.type === 'run_error') error = errorFromFrame(event)
-      else if (event.type === 'run_finished' && !COMPLETE_REASONS.has(event.stopReason)) {
-        error ??= new HubError(event.stopReason, `the answer ended early: ${event.stopReason}`, event)
-      }
+      else if (event.type === 'run_finished') error ??= findEarlyEnd(event)
     }
     const text = [...texts.values()].join('')
     if (error) throw Object.assign(error, { text })
@@ -110,3 +111,12 @@ export class Chat {
     this.#onClose()
   }
 }
+
+/**
+ * Make the error of an answer that was stopped before its end.
+ * @param {{ stopReason?: client.StopReason, sessionId: string, runId?: string }} event
+ */
+const findEarlyEnd = ({ stopReason, ...event }) =>
+  stopReason && !COMPLETE_REASONS.has(stopReason)
+    ? new HubError(stopReason, `the answer ended early: ${stopReason}`, event)
+    : undefined

@@ -21,6 +21,9 @@ async def process(tmp_path: Path) -> AsyncIterator[HubProcess]:
     """A hub with sign-in; killed after the test."""
     running = HubProcess(tmp_path)
     running.agent("echo.py", "def echo(message):\n    yield 'echo: ' + message\n")
+    running.agent(
+        "fails.py", "from hub import AgentError\ndef fails(message):\n    raise AgentError('Gone.', 'gone')\n"
+    )
     await running.start(sign_in=True)
     yield running
     await running.kill()
@@ -32,11 +35,11 @@ async def make_key(folder: Path, name: str) -> str:
     return output.out.strip()
 
 
-async def chat(process: HubProcess, key: str, session: str, message: str) -> None:
+async def chat(process: HubProcess, key: str, session: str, message: str, agent: str = "echo") -> None:
     """Send a message, and wait for the end of its answer."""
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as http:
         async with http.ws_connect(f"{process.url}/api/v1/ws", protocols=("hubbub.v1",)) as ws:
-            await ws.send_json({"type": "chat", "agentId": "echo", "sessionId": session, "message": message})
+            await ws.send_json({"type": "chat", "agentId": agent, "sessionId": session, "message": message})
             while (await ws.receive_json(timeout=PATIENCE))["type"] != "run_finished":
                 pass
 
@@ -93,6 +96,18 @@ def check_document(document: dict[str, Any]) -> None:
     question, answer = document["messages"]
     assert question["content"] == f"hello {ESCAPED}" and question["author"]["name"] == "ann"
     assert (answer["content"], answer["userMessageId"]) == (f"echo: hello {ESCAPED}", question["messageId"])
+
+
+async def test_an_export_of_a_principal_says_how_answers_ended(process: HubProcess, tmp_path: Path) -> None:
+    ann = await make_key(tmp_path, "ann")
+    process.agent(
+        "fails.py", "from hub import AgentError\ndef fails(message):\n    raise AgentError('Gone.', 'gone')\n"
+    )
+    await run_hubbub(tmp_path, "reload")
+    await chat(process, ann, "s", "hello", agent="fails")
+    document = json.loads((await run_hubbub(tmp_path, "export", "--principal", "ann")).out)
+    answer = document["messages"][-1]
+    assert (answer["stopReason"], answer["error"]) == ("error", {"code": "gone", "message": "Gone."})
 
 
 async def test_a_failed_export_leaves_no_file(process: HubProcess, tmp_path: Path) -> None:

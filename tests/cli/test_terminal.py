@@ -724,14 +724,28 @@ async def test_an_export_has_the_complete_session(hub: Hub) -> None:
 
 
 async def test_an_export_says_which_answers_were_cut(hub: Hub) -> None:
-    """In a line below the answer's text, or alone if there is no text."""
+    """As Markdown in a line below the answer's text, and as JSON in its fields."""
     code = "from hub import AgentError\n\nasync def fails(message):\n    yield message\n"
     hub.agent("fails.py", code + "    raise AgentError('The \\x1bmodel is gone.')")
+    silent = "    yield message\n    await asyncio.Event().wait()"
+    hub.agent("hangs.py", f"import asyncio\nasync def hangs(message):\n{silent}")
+    head = "import asyncio\nfrom hub import agent\n@agent(silence_limit=0.02)\n"
+    hub.agent("late.py", f"{head}async def late(message):\n{silent}")
     await hub.start()
     client = await hub.connect(extended=True)
-    await client.send(type="chat", agentId="fails", sessionId="s1", message="half")
-    await client.until_done()
-    assert (await piped(hub, "export", "s1")).out.endswith("\n### fails\n\nhalf\n\n— The ␛model is gone. —\n")
+    for agent in ("hangs", "late", "fails"):
+        await client.send(type="chat", agentId=agent, sessionId="s1", message="half")
+        await client.until_type("stream")
+        if agent == "hangs":
+            await client.send(type="cancel", sessionId="s1")
+        await client.until_done()
+    written = (await piped(hub, "export", "s1")).out
+    assert "\n### hangs\n\nhalf\n\n— cancelled —\n" in written and "\n### late\n\nhalf\n\n— timeout —\n" in written
+    assert written.endswith("\n### fails\n\nhalf\n\n— The ␛model is gone. —\n")
+    messages = json.loads((await piped(hub, "export", "s1", "--format", "json")).out)
+    answers = [message for message in messages if message["role"] == "assistant"]
+    assert [answer["stopReason"] for answer in answers] == ["cancelled", "timeout", "error"]
+    assert answers[2]["error"] == {"code": "agent_error", "message": "The \x1bmodel is gone."}
 
 
 @pytest.mark.parametrize("command", ["export", "tail"])

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser
@@ -118,3 +119,42 @@ async def test_an_unread_answer_has_a_bounded_queue(count: int, size: int, resul
     (NODE_FOLDER / "slow_reader.mjs").write_text(SLOW_PROGRAM)
     async with scripted(script) as url:
         assert (await run_node("slow_reader.mjs", url, str(count))).strip() == result
+
+
+RESET_PROGRAM = """
+import WebSocket from 'ws'
+import { connect } from './client.js'
+
+const hub = connect(process.argv[2], { WebSocket })
+const chat = hub.session('s1').chat('x')
+console.log(await chat.text().then((text) => text, (error) => `${error.code}: ${error.message} (${error.text})`))
+hub.close()
+"""
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("end", "result"),
+    [
+        ({}, "one"),
+        ({"stopReason": "max_tokens"}, "one"),
+        ({"stopReason": "cancelled"}, "cancelled: the answer ended early: cancelled (one)"),
+        ({"stopReason": "timeout"}, "timeout: the answer ended early: timeout (one)"),
+        ({"stopReason": "error", "error": {"code": "gone", "message": "Gone."}}, "gone: Gone. (one)"),
+    ],
+)
+async def test_a_reset_says_how_an_answer_ended(end: dict[str, Any], result: str) -> None:
+    """A failed answer does not look finished. The reset has its messages, and no `run_finished` follows."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_subscribe()
+        chat = await peer.next("chat")
+        fields = {"sessionId": "s1", "messageId": "m1", "runId": "r1", "seq": 1, "status": "started", "position": 0}
+        await peer.say("accepted", ref=chat["ref"], **fields)
+        message = {"messageId": "m2", "role": "assistant", "content": "one", "agentId": "echo", "runId": "r1", "ts": 0}
+        await peer.say("reset", sessionId="s1", reason="too_old", epoch="e", messages=[message | end])
+
+    await install_packages()
+    (NODE_FOLDER / "reset_answer.mjs").write_text(RESET_PROGRAM)
+    async with scripted(script) as url:
+        assert (await run_node("reset_answer.mjs", url)).strip() == result

@@ -328,6 +328,36 @@ async def test_a_stopped_answer_keeps_its_text(hub: Hub, browser: Browser, tmp_p
         await expect(tab.field).to_be_focused()
 
 
+async def test_after_a_reload_an_answer_says_how_it_ended(hub: Hub, browser: Browser) -> None:
+    """As it said before: one was stopped, one took too long, and one failed."""
+    silent = "    yield message\n    await asyncio.Event().wait()"
+    hub.agent("hangs.py", f"import asyncio\nasync def hangs(message):\n{silent}")
+    head = "import asyncio\nfrom hub import agent\n@agent(silence_limit=0.02)\n"
+    hub.agent("late.py", f"{head}async def late(message):\n{silent}")
+    code = "from hub import AgentError\nasync def fails(message):\n    yield message\n"
+    hub.agent("fails.py", f"{code}    raise AgentError('The model is gone.')")
+    await start_hub(hub)
+    client = await hub.connect(extended=True)
+    for agent in ("hangs", "late", "fails"):
+        await client.send(type="chat", agentId=agent, sessionId="s77", message="half")
+        await client.until_type("stream")
+        if agent == "hangs":
+            await client.send(type="cancel", sessionId="s77")
+        await client.until_done()
+    async with visit(browser, hub.url, "?agent=echo&session=s77") as tab:
+        for _ in range(2):
+            for agent, text in (
+                ("hangs", "Stopped"),
+                ("late", "Stopped: the answer took too long"),
+                ("fails", "The model is gone."),
+            ):
+                article = tab.page.get_by_role("article", name=agent)
+                await expect(article.locator(".ending")).to_have_text(text)
+                await expect(article.locator(".md")).to_have_text("half")
+            await expire_events(hub.node, 2**60)
+            await tab.page.reload()
+
+
 async def test_every_tab_shows_the_text_of_queued_messages(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """They stay after a reload. A message that is taken back is marked, and `Stop all` empties the queue."""
     await start_hub(hub)
