@@ -43,7 +43,10 @@ def stream():
 
 def tools():
     code = "def get_weather(city: str) -> str:\n    'the weather of a city'\n    return f'sunny in {city}'"
-    return ask("-m", "scripted", "--functions", code, "hello there")
+    commands = [("-m", "scripted", *flags, "--functions", code, "hello there") for flags in ((), ("--no-stream",))]
+    streamed, whole = [ask(*command) for command in commands]
+    assert streamed == whole
+    return whole
 
 
 def structured():

@@ -25,7 +25,9 @@ def model(name):
 
 
 def whole():
-    return model("echo").generate(HELLO).content
+    message = model("echo").generate(HELLO)
+    assert message.token_usage.output_tokens  # smolagents fails if an answer has no usage
+    return message.content
 
 
 def stream():
@@ -33,8 +35,11 @@ def stream():
 
 
 def tools():
-    agent = ToolCallingAgent(tools=[get_weather], model=model("scripted"), max_steps=4, verbosity_level=0)
-    return str(agent.run("hello there"))
+    options = {"tools": [get_weather], "model": model("scripted"), "max_steps": 4, "verbosity_level": 0}
+    agents = [ToolCallingAgent(**options, stream_outputs=is_streamed) for is_streamed in (True, False)]
+    streamed, whole = [str(agent.run("hello there")) for agent in agents]
+    assert streamed == whole
+    return whole
 
 
 def failure():
