@@ -1,4 +1,4 @@
-"""Check and count the output of one run, and give it to the outbox as messages and events."""
+"""Give the output of one run to the outbox, as messages and events."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -6,19 +6,15 @@ from contextlib import suppress
 from typing import cast
 
 import attrs
-import msgspec
-import orjson
 
 from hub.errors import AgentError
-from hub.hosting.call_ids import CallIds
 from hub.hosting.call_recorder import TOOL_EVENTS, CallRecorder
 from hub.hosting.contract import FileAccess, Finish
 from hub.hosting.contract import Message as AgentMessage
-from hub.hosting.faults import bad_output_error, encode_text, is_count, too_long_error
-from hub.hosting.output import AGENT_EVENTS, check_size, copy_event
+from hub.hosting.faults import bad_output_error, encode_text
+from hub.hosting.output import AGENT_EVENTS
 from hub.limits import Limits, format_size
 from hub.messages import (
-    FINISH_REASONS,
     Body,
     Fault,
     HistoryMessage,
@@ -27,23 +23,14 @@ from hub.messages import (
     StopReason,
     ToolCallResult,
     ToolCallStart,
-    Usage,
     WholeMessage,
 )
-from hub.messages.parts import AnswerParts, JsonParts, parts_to_json
+from hub.messages.parts import JsonParts
 from hub.pools import use_hub_threads
 from hub.sessions.outbox import Outbox
+from hub.sessions.output_copier import OutputCopier, is_valid_finish
 from hub.sessions.pending import PendingEvent
 from hub.text import cut
-
-
-def _is_valid_finish(finish: Finish) -> bool:
-    """Return whether the fields of a Finish have types and values that the log can hold."""
-    usage = finish.usage
-    if usage is not None and not isinstance(usage, Usage):
-        return False
-    counts = () if usage is None else (usage.inputTokens, usage.outputTokens)
-    return finish.reason in FINISH_REASONS and all(count is None or is_count(count) for count in counts)
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -76,12 +63,14 @@ class AnswerWriter:
     pending_bytes: int = 0
     has_yielded: bool = True
     is_closed: bool = False
+    copier: OutputCopier = attrs.field(init=False)
     _pieces: list[str] = attrs.Factory(list)
     _offset: int = 0
     _reasoning_id: str = ""
-    _total_bytes: int = 0
-    _call_ids: CallIds = attrs.Factory(CallIds)
     _capacity_waiter: asyncio.Future[None] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.copier = OutputCopier(self.agent_id, self.limits)
 
     # --- text -------------------------------------------------------------------------------------------------------
 
@@ -91,15 +80,15 @@ class AnswerWriter:
             return
         size, limits = len(text) if text.isascii() else len(encode_text(self.agent_id, text)), self.limits
         # This code runs for every token, so it calls no helper to count the text.
-        total = self._total_bytes + size
+        total = self.copier.total_bytes + size
         if total > limits.run_bytes:
-            raise self._make_limit_error()
+            raise self.copier.make_limit_error()
         if size > limits.chunk_bytes:
             step = limits.chunk_bytes // 4  # a code point takes at most 4 bytes
             for start in range(0, len(text), step):
                 self.write_text(text[start : start + step])
             return
-        self._total_bytes, self._reasoning_id = total, ""
+        self.copier.total_bytes, self._reasoning_id = total, ""
         self.pending_bytes += size
         self.outbox.put_text(self.run_id, self.agent_id, self.message_id, self._offset, text, size, self._on_logged)
         self._pieces.append(text)
@@ -133,7 +122,7 @@ class AnswerWriter:
             self.write_text(str.__str__(output))  # a subclass of str may override methods, and the log cannot encode it
         elif isinstance(output, AgentMessage) and isinstance(output.content, str):
             self._write_message(output)
-        elif isinstance(output, Finish) and _is_valid_finish(output):
+        elif isinstance(output, Finish) and is_valid_finish(output):
             self.finish = output
         elif type(output) is ToolCallResult:
             self._write_event(await self._shorten(output))
@@ -146,9 +135,9 @@ class AnswerWriter:
         """End the message that streams, and log *message*, which is complete."""
         if self.is_closed:
             return
-        parts, content = self._copy_parts(message), str.__str__(message.content)
+        parts, content = self.copier.copy_parts(message), str.__str__(message.content)
         size = len(encode_text(self.agent_id, content))
-        self._count_bytes(size)
+        self.copier.count_bytes(size)
         self.end_stream()
         self.messages.append(self._make_message(content, parts))
         body = WholeMessage(self.message_id, content, parts)
@@ -156,31 +145,11 @@ class AnswerWriter:
         self.outbox.put(PendingEvent(self.agent_id, self.run_id, body, on_result=lambda _: self._on_logged(size)))
         self.message_id = self.new_id("m")
 
-    def _copy_parts(self, message: AgentMessage) -> JsonParts | None:
-        """Return a copy of the message's parts as JSON, or None if the message has no parts.
-
-        The agent may change the original later.
-        """
-        if not message.parts:
-            return None
-        try:
-            data = orjson.dumps(message.parts)
-            if len(message.parts) > self.limits.message_parts:
-                raise ValueError(f"more than {self.limits.message_parts} parts")
-            parts = parts_to_json(msgspec.json.decode(data, type=AnswerParts))
-        except (TypeError, ValueError) as error:
-            raise AgentError(
-                f"agent {self.agent_id} gave a message with bad parts: {error}", "agent_bad_output"
-            ) from None
-        self._count_bytes(len(data))
-        self._check_size(len(data), "message with parts")
-        return parts
-
     def _write_event(self, event: Body) -> None:
         """End the message that streams, and log an event."""
         if self.is_closed:
             return
-        body, size = self._copy(event)
+        body, size = self.copier.copy(event)
         if isinstance(body, Reasoning):
             self._finish_message()
             self._reasoning_id = self._reasoning_id or self.new_id("m")
@@ -232,29 +201,8 @@ class AnswerWriter:
 
     def copy_question(self, question: Interrupt) -> Interrupt:
         """Return a copy of a question that the log can encode, with a new id. The copy is not logged here."""
-        body, _ = self._copy(attrs.evolve(question, id=self.new_id("i")))
+        body, _ = self.copier.copy(attrs.evolve(question, id=self.new_id("i")))
         return cast(Interrupt, body)
-
-    def _copy(self, event: Body) -> tuple[Body, int]:
-        """Return a copy of an event for the log, and its size. Count its bytes for the run's limit."""
-        body, size = copy_event(self.agent_id, event)
-        self._count_bytes(size)
-        if not isinstance(body, ToolCallResult):  # _shorten() has stored a large one as a file
-            self._check_size(size, event.type)
-        return self._call_ids.rename(body), size
-
-    # --- limits -----------------------------------------------------------------------------------------------------
-
-    def _count_bytes(self, size: int) -> None:
-        self._total_bytes += size
-        if self._total_bytes > self.limits.run_bytes:
-            raise self._make_limit_error()
-
-    def _make_limit_error(self) -> AgentError:
-        return too_long_error(self.agent_id, self.limits.run_bytes)
-
-    def _check_size(self, size: int, noun: str) -> None:
-        check_size(self.agent_id, size, noun, self.limits.content_bytes)
 
     # --- end of a message -------------------------------------------------------------------------------------------
 

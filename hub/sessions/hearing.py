@@ -9,7 +9,8 @@ import attrs
 
 from hub.delivery.channel import Channel, Subscription
 from hub.sessions.hosts import SessionHost
-from hub.sessions.run import ActiveRun, RunState
+from hub.sessions.run import ActiveRun
+from hub.sessions.run_states import RunState
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)

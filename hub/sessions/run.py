@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import aclosing
-from enum import Enum, auto
 from typing import Any, cast
 
 import attrs
@@ -23,30 +22,12 @@ from hub.sessions.hosts import RunOwner, RunPlace, SessionHost
 from hub.sessions.pending import PendingEvent
 from hub.sessions.questions import Questions
 from hub.sessions.run_observer import RunObserver
+from hub.sessions.run_states import STATE_EDGES, RunState
 from hub.sessions.usage import count_agent_tokens, count_run_tokens, make_usage
 from hub.sessions.view import make_view
 from hub.storage.records import RunRecord
 
 SLICE_SECONDS = 0.005  # if an agent streams without waiting, other tasks run after this time
-
-
-class RunState(Enum):
-    """The state of a run. The docstring of ActiveRun draws the edges."""
-
-    QUEUED = auto()
-    STARTING = auto()
-    RUNNING = auto()
-    ENDING = auto()
-    ENDED = auto()
-
-
-STATE_EDGES = {
-    RunState.QUEUED: {RunState.STARTING, RunState.ENDED},
-    RunState.STARTING: {RunState.RUNNING, RunState.ENDED},
-    RunState.RUNNING: {RunState.ENDING, RunState.ENDED},
-    RunState.ENDING: {RunState.ENDED},
-    RunState.ENDED: set(),
-}
 
 
 def make_recorder(record: RunRecord, limits: Limits) -> CallRecorder:

@@ -17,7 +17,8 @@ from hub.sessions.hosts import SessionHost
 from hub.sessions.outbox import Outbox
 from hub.sessions.past import read_past
 from hub.sessions.pending import PendingEvent
-from hub.sessions.run import ActiveRun, RunState
+from hub.sessions.run import ActiveRun
+from hub.sessions.run_states import RunState
 from hub.storage.records import RunRecord
 
 

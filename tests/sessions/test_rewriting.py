@@ -14,7 +14,7 @@ from hub.errors import StorageUnavailable
 from hub.ids import Key
 from hub.limits import MiB
 from hub.node.upkeep import reload_agent_file
-from hub.sessions.run import RunState
+from hub.sessions.run_states import RunState
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 

@@ -10,7 +10,8 @@ from support.waiting import PATIENCE, eventually
 
 from hub.errors import StorageUnavailable
 from hub.ids import Key
-from hub.sessions.run import STATE_EDGES, ActiveRun, RunState
+from hub.sessions.run import ActiveRun
+from hub.sessions.run_states import STATE_EDGES, RunState
 from hub.storage.log import AppendCallback
 from hub.storage.records import Append
 
