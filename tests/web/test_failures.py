@@ -141,13 +141,23 @@ async def test_a_stream_for_openais_clients_ends_with_an_open_question(http: aio
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_openais_clients_hear_no_question_of_another_run(http: aiohttp.ClientSession, stream: bool) -> None:
-    """A question of another agent in the session is open meanwhile."""
-    await post(http, WAIT, {"agentId": "asks", "message": "Sure?"})
-    body = {"model": "echo", "sessionId": "s1", "stream": stream, "messages": [{"role": "user", "content": "hello"}]}
-    async with http.post("/v1/chat/completions", json=body) as response:
-        text = await response.text()
-    assert response.status == 200 and "requires_action" not in text and '"stop"' in text.replace(": ", ":")
+async def test_openais_clients_hear_no_question_of_another_run(
+    hub: Hub, http: aiohttp.ClientSession, stream: bool
+) -> None:
+    """Another agent of the session asks during the answer."""
+    gate, watcher = hub.folder / "gate", await hub.connect("?sessionId=s1", extended=True)
+    body = {"model": "gated", "sessionId": "s1", "stream": stream, "messages": [{"role": "user", "content": str(gate)}]}
+
+    async def read() -> str:
+        async with http.post("/v1/chat/completions", json=body) as response:
+            return await response.text()
+
+    reading = asyncio.create_task(read())
+    await watcher.until_type("stream")
+    assert (await post(http, WAIT, {"agentId": "asks", "message": "Sure?"}))[0] == 409
+    gate.touch()
+    text = await reading
+    assert "requires_action" not in text and "two" in text and '"stop"' in text
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
