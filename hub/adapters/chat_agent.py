@@ -15,9 +15,9 @@ from yarl import URL
 from hub.adapters.chat_address import post
 from hub.adapters.chat_calls import ToolCalls
 from hub.adapters.chat_errors import OptionRefused, RequestFacts, WrongAddress, connection_error, response_error
+from hub.adapters.chat_files import load_files
 from hub.adapters.chat_form import RequestForm
 from hub.adapters.chat_options import ChatEndpoint, LocateEndpoint, Options
-from hub.adapters.chat_parts import load_files
 from hub.adapters.chat_request import list_client_options, make_options
 from hub.adapters.chat_stream import AnswerReader, read_answer
 from hub.adapters.chat_window import window_messages
@@ -53,7 +53,7 @@ class ChatAgent:
         A failure before the first output is retried with backoff, if a retry may help.
         """
         attempt, has_output = 0, False
-        run = await load_files(run) if self.takes_parts else run
+        run = await load_files(run, self.options) if self.takes_parts else run
         while True:
             try:
                 async with aclosing(self._request_with_adaptation(run)) as outputs:

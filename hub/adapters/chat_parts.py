@@ -1,17 +1,14 @@
 """Convert the parts of messages to the content of OpenAI's chat completions."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
-
-from hub.errors import AgentError
-from hub.hosting.contract import Run
+from hub.messages.parts import HUB_PROVIDER
 
 ChatContent = str | list[dict[str, Any]]
 
 IMAGE_DETAILS = ("low", "high", "auto")
+FILE_TEXT = "file_text"  # the type of a part that stands for a file: its name or its text, but no text of the message
 AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/wave": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 
 
@@ -20,9 +17,9 @@ def make_content(text: str, parts: Sequence[Mapping[str, Any]]) -> ChatContent:
 
     If the parts contain the text, they are sent in their own order, without the text.
     """
-    contents = [content for part in parts if (content := _convert_part(part)) is not None]
+    contents = [content for part in parts if (content := convert_part(part)) is not None]
     texts = [content["text"] for content in contents if content["type"] == "text"]
-    has_text = not text or "".join(texts) == text
+    has_text = not text or "".join(part["text"] for part in parts if part["type"] == "text") == text
     if len(texts) == len(contents):
         return "".join(texts) if texts and has_text else "\n\n".join([text, *texts])
     return contents if has_text else [_text(text), *contents]
@@ -35,32 +32,16 @@ def join_contents(contents: Sequence[ChatContent]) -> ChatContent:
     return [part for content in contents for part in ([_text(content)] if isinstance(content, str) else content)]
 
 
-async def load_files(run: Run) -> Run:
-    """Return the run with the bytes of its `binary` parts that name files of the session. Missing files are skipped."""
-    parts = [await _load_file(run, part) for part in run.parts]
-    return attrs.evolve(run, parts=parts) if parts else run
-
-
-async def _load_file(run: Run, part: Mapping[str, Any]) -> Mapping[str, Any]:
-    if part["type"] != "binary" or part.get("url") or part.get("data"):
-        return part
-    try:
-        data = await run.file(part["id"])
-    except AgentError:
-        return part
-    return {**part, "data": base64.b64encode(data).decode()}
-
-
 def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _convert_part(part: Mapping[str, Any]) -> dict[str, Any] | None:
+def convert_part(part: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a part in OpenAI's form, or None if that has no such part."""
     kind, source, mime_type = _find_kind(part), part.get("source", part), part.get("mimeType", "")
     source = {"type": "url", "value": part["url"]} if part.get("url") else source
     source = {"type": "data", "value": part["data"], "mimeType": mime_type} if part.get("data") else source
-    if kind == "text":
+    if kind in ("text", FILE_TEXT):
         return _text(part["text"])
     if kind == "image" and (url := _make_url(source)):
         detail = metadata.get("detail") if isinstance(metadata := part.get("metadata"), Mapping) else None
@@ -71,7 +52,7 @@ def _convert_part(part: Mapping[str, Any]) -> dict[str, Any] | None:
     if kind == "audio" and source.get("type") == "data" and source["mimeType"] in AUDIO_FORMATS:
         audio = {"data": source["value"], "format": AUDIO_FORMATS[source["mimeType"]]}
         return {"type": "input_audio", "input_audio": audio}
-    if kind == "document" and source.get("type") == "file":
+    if kind == "document" and source.get("type") == "file" and source.get("provider") != HUB_PROVIDER:
         return {"type": "file", "file": {"file_id": source["value"]}}
     if kind == "document" and source.get("type") == "data":
         return {"type": "file", "file": {"file_data": _make_url(source), "filename": part.get("filename", "document")}}

@@ -19,6 +19,7 @@ from hub.messages import (
     Request,
     Usage,
 )
+from hub.messages.parts import find_file_id
 
 
 @attrs.frozen
@@ -158,11 +159,14 @@ class Run:
             Interrupt(id="", reason=reason, message=message, toolCallId=tool_call_id, responseSchema=schema)
         )
 
-    async def file(self, file_id: str) -> bytes:
-        """Return the bytes of a file of this session.
+    async def file(self, file: str | Mapping[str, Any]) -> bytes:
+        """Return the bytes of a file of this session. *file* is its id, or a part of a message that names the file.
 
         Raises AgentError with the code `unknown_file` or `storage_unavailable`.
         """
+        file_id = file if isinstance(file, str) else find_file_id(file)
+        if file_id is None:
+            raise AgentError("this part names no file of the hub: see its source", "unknown_file")
         return await self._file_access.read(file_id)
 
     async def keep(self, name: str, type: str, data: bytes) -> str:

@@ -3,6 +3,7 @@
 Unknown fields are dropped. The hub stores known fields unchanged, and never fetches a URL of a part.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -26,7 +27,7 @@ class UrlSource(msgspec.Struct, tag="url", frozen=True, omit_defaults=True):
 
 
 class FileSource(msgspec.Struct, tag="file", frozen=True, omit_defaults=True):
-    """The id that a model provider gave to an uploaded file."""
+    """The id that a provider gave to an uploaded file: a model provider, or the hub (HUB_PROVIDER)."""
 
     value: str
     provider: ShortText | None = None
@@ -109,6 +110,7 @@ class ToolResultPart(msgspec.Struct, tag="tool_result", frozen=True, omit_defaul
 AnswerPart = TextPart | ImagePart | AudioPart | VideoPart | DocumentPart | BinaryPart
 AnswerParts = tuple[AnswerPart, ...]  # what an agent may put into a message
 Parts = tuple[AnswerPart | ToolResultPart, ...]  # what a client may send
+SOURCE_PARTS = (ImagePart, AudioPart, VideoPart, DocumentPart)
 TOOL_PARTS = ("tool_call", "tool_result")  # the types of the parts about tools
 # The type of the part that names a file, by the first half of the file's media type; for all others it is `document`.
 FILE_PART_TYPES = {"image": "image", "audio": "audio", "video": "video"}
@@ -132,3 +134,17 @@ def make_file_part(file_id: str, media_type: str, name: str) -> dict[str, Any]:
     part_type = FILE_PART_TYPES.get(media_type.partition("/")[0].lower(), "document")
     source = {"type": "file", "value": file_id, "provider": HUB_PROVIDER, "mimeType": media_type}
     return {"type": part_type, "source": source, "metadata": {"name": name}}
+
+
+def find_file_id(part: Mapping[str, Any]) -> str | None:
+    """Return the id of the hub's file that a part names, as make_file_part() makes it, or None."""
+    source = part.get("source")
+    if isinstance(source, Mapping) and source.get("type") == "file" and source.get("provider") == HUB_PROVIDER:
+        return str(source["value"])
+    return None
+
+
+def list_file_ids(parts: Parts | None) -> list[str]:
+    """Return the ids of the hub's files that the parts of a command name."""
+    sources = [part.source for part in parts or () if isinstance(part, SOURCE_PARTS)]
+    return [source.value for source in sources if isinstance(source, FileSource) and source.provider == HUB_PROVIDER]

@@ -15,6 +15,7 @@ from hub.ids import tenant_of
 from hub.messages import Accepted, Author, Chat, ChatWithRequest, find_request
 from hub.sessions import chats, stopping
 from hub.sessions.chats import NewIds, Removal, Sender
+from hub.sessions.file_access import check_files
 from hub.sessions.hosts import RunPlace, SessionHost
 from hub.sessions.outbox import Outbox, OutboxState
 from hub.sessions.pending import attach_future
@@ -56,9 +57,9 @@ class Admission:
         *sender.on_accept* is called before the agent is called. For a duplicate, the agent may have been called long
         before.
 
-        Raises IdReused, ToolsUnsupported, StorageUnavailable, and the errors of reserve_place(), find_basis() and
-        put(): then the chat is not logged, but a rollback may have ended the active runs. Raises the errors of
-        *on_accept*, too: then the chat is logged.
+        Raises IdReused, ToolsUnsupported, UnknownFile, StorageUnavailable, and the errors of reserve_place(),
+        find_basis() and put(): then the chat is not logged, but a rollback may have ended the active runs. Raises the
+        errors of *on_accept*, too: then the chat is logged.
         """
         if agent is not None:
             agent.check_request(find_request(chat))
@@ -70,6 +71,7 @@ class Admission:
         return accepted
 
     async def _admit(self, chat: Chat, sender: Sender, agent: Agent | None, digest: str) -> Accepted:
+        await check_files(self.host.files, self.channel.key, chat)
         async with self.reserve_place(sender.author) as place:
             call_ids = list_result_ids(chat.parts)
             if agent is None or call_ids or chat.ifBusy == "rollback":

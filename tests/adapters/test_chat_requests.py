@@ -1,6 +1,7 @@
 """What the adapter for chat completions makes of a client's request: tools, parts, response format and sampling."""
 
 import base64
+import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,11 +14,14 @@ from support.model_endpoint import PATHS, Stranger, ask, chunk, run, status, str
 
 from hub.access.principal import LOCAL
 from hub.adapters import openai_chat
+from hub.adapters.chat_files import load_files
 from hub.adapters.chat_options import Options
+from hub.adapters.chat_parts import FILE_TEXT
 from hub.adapters.chat_window import CONTINUATION, NO_RESULT, window_messages
 from hub.commands import table
 from hub.errors import AgentError, ToolsUnsupported
-from hub.hosting.contract import Finish, Run
+from hub.hosting.contract import FileAccess, Finish, Run
+from hub.limits import MiB
 from hub.messages import (
     ChatWithRequest,
     Past,
@@ -29,6 +33,7 @@ from hub.messages import (
     ToolCallEnd,
     ToolCallStart,
 )
+from hub.messages.parts import make_file_part
 
 GOOD = [chunk("ok"), chunk(reason="stop"), "[DONE]"]
 WEATHER = Tool(name="get_weather", description="The weather.", parameters={"type": "object"}, strict=True)
@@ -302,22 +307,73 @@ def test_parts_follow_a_text_of_their_own_message() -> None:
     assert plain["content"] == "Look.\n\nAnd?\n\nWell?"
 
 
-async def test_a_file_of_the_session_is_sent_as_its_bytes(stranger: Stranger, hub: Hub) -> None:
+async def upload(hub: Hub, name: str, kind: str, data: bytes) -> dict[str, Any]:
+    """Return the part that names a new file of the session s1."""
+    async with aiohttp.ClientSession() as http, http.post(
+        f"{hub.url}/api/v1/files?sessionId=s1&name={name}", data=io.BytesIO(data), headers={"Content-Type": kind}
+    ) as response:
+        return make_file_part((await response.json())["fileId"], kind, name)
+
+
+async def test_the_files_of_a_message_are_sent_as_their_bytes(stranger: Stranger, hub: Hub) -> None:
+    """In OpenAI's form, where it has one. A text is sent as text, and other files by their names."""
     hub.agent("model.toml", TOML.format(url=stranger.url))
     await hub.start()
     client = await hub.connect(extended=True)
-    async with aiohttp.ClientSession() as http, http.post(
-        f"{hub.url}/api/v1/files?sessionId=s1", data=b"\x89PNG", headers={"Content-Type": "image/png"}
-    ) as response:
-        file = await response.json()
-    parts = [{"type": "binary", "mimeType": "image/png", "id": id} for id in (file["fileId"], "f_missing")]
+    files = [
+        *(("a.png", "image/png", b"\x89PNG"), ("b.mp3", "audio/mpeg", b"ID3"), ("c.pdf", "application/pdf", b"%PDF")),
+        *(("d.txt", "text/plain", b"Otters."), ("e.mp4", "video/mp4", b"mp4"), ("f.ogg", "audio/ogg", b"Ogg")),
+    ]
+    parts = [{"type": "text", "text": "see"}, *[await upload(hub, *file) for file in files]]
     await client.send(type="chat", agentId="model", sessionId="s1", message="see", parts=parts)
     await client.until_done()
-    url = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()
-    assert stranger.bodies[0]["messages"][0]["content"] == [
+    image, sound, document = (base64.b64encode(data).decode() for _, _, data in files[:3])
+    content = [
         {"type": "text", "text": "see"},
-        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
+        {"type": "input_audio", "input_audio": {"data": sound, "format": "mp3"}},
+        {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{document}", "filename": "c.pdf"}},
+        {"type": "text", "text": "\n[File d.txt, text/plain]\nOtters.\n"},
+        {"type": "text", "text": "\n[File e.mp4, video/mp4]\n"},
+        {"type": "text", "text": "\n[File f.ogg, audio/ogg]\n"},
     ]
+    assert stranger.bodies[0]["messages"][0]["content"] == content
+    await client.send(type="chat", agentId="model", sessionId="s1", message="again")
+    await client.until_done()
+    assert stranger.bodies[1]["messages"][0]["content"] == content  # the model still sees the files
+
+
+async def test_a_deleted_file_is_sent_as_its_name(stranger: Stranger, hub: Hub) -> None:
+    hub.agent("model.toml", TOML.format(url=stranger.url))
+    await hub.start()
+    client = await hub.connect(extended=True)
+    part = await upload(hub, "a.png", "image/png", b"\x89PNG")
+    await client.send(type="chat", agentId="model", sessionId="s1", message="see", parts=[part])
+    await client.until_done()
+    async with aiohttp.ClientSession() as http:
+        await http.delete(f"{hub.url}/api/v1/files/{part['source']['value']}")
+    await client.send(type="chat", agentId="model", sessionId="s1", message="again")
+    await client.until_done()
+    assert stranger.bodies[1]["messages"][0]["content"] == "see\n\n\n[File a.png, image/png]\n"
+
+
+async def test_files_in_one_request_have_a_limit() -> None:
+    """Newer files come first. The texts of files have no more bytes than the window."""
+    files = {f"{name}{number}": bytes(12 * MiB) if name == "i" else b"x" * 400 for number in range(4) for name in "it"}
+
+    async def read(file_id: str) -> bytes:
+        return files[file_id]
+
+    def make_parts(number: int) -> list[dict[str, Any]]:
+        return [make_file_part(f"t{number}", "text/plain", "t"), make_file_part(f"i{number}", "image/png", "i")]
+
+    history = [Past("user", "see", parts=make_parts(number)) for number in range(3)]
+    question = attrs.evolve(run("see", history), parts=make_parts(3), file_access=FileAccess(read))
+    loaded = await load_files(question, Options(window_bytes=1024, history=2))
+    assert loaded.history[0] == history[0]
+    parts = [*loaded.history[1].parts, *loaded.history[2].parts, *loaded.parts]
+    assert [part["type"] for part in parts] == [FILE_TEXT, FILE_TEXT, FILE_TEXT, "image", FILE_TEXT, "image"]
+    assert [part["text"].count("x") for part in parts[::2]] == [225, 401, 401]  # the media type has an x, too
 
 
 async def test_a_tool_call_goes_to_the_client_and_its_result_back_to_the_model(stranger: Stranger, hub: Hub) -> None:

@@ -28,6 +28,7 @@ from hub.errors import (
     ToolCallAnswered,
     ToolsUnsupported,
     UnknownAgent,
+    UnknownFile,
     UnknownInterrupt,
     UnknownSession,
     UnknownToolCall,
@@ -215,7 +216,7 @@ ROUTES = (
         query=AguiQuery,
         headers={"Last-Event-ID": LastEventId},
         raises=(
-            *(UnknownAgent, UnknownInterrupt, UnknownToolCall, ToolsUnsupported, AgentBroken),
+            *(UnknownAgent, UnknownFile, UnknownInterrupt, UnknownToolCall, ToolsUnsupported, AgentBroken),
             *(AlreadyResolved, ToolCallAnswered, IdReused),
             *(SessionDeleted, Busy, PrincipalQuotaExceeded, Draining, StorageUnavailable),
         ),

@@ -21,6 +21,7 @@ from hub.errors import (
     StorageUnavailable,
     ToolCallAnswered,
     UnknownAgent,
+    UnknownFile,
     UnknownInterrupt,
     UnknownMessage,
     UnknownSession,
@@ -152,6 +153,7 @@ async def post_typing(request: web.Request) -> web.Response:
 FAILURE_STATUSES = (422, 499, 502, 504)  # and those of RUN_RAISES
 RUN_RAISES = (
     UnknownAgent,
+    UnknownFile,
     UnknownToolCall,
     ToolCallAnswered,
     AgentBroken,
