@@ -76,6 +76,7 @@ BLOCK_KINDS = {
     ("js", "client"),  # run by test_js_client.py
     ("jsx", "component"),  # run by tests/clients/test_react.py
     ("js", "copilotkit"),  # run by tests/clients/test_agui_clients.py
+    ("jsx", "assistant-ui"),  # run by tests/clients/test_assistant_ui.py
     ("js",),
     ("text", "chat"),
     ("text", "curl"),
