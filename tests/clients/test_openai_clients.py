@@ -165,6 +165,14 @@ async def test_a_client_sends_a_message_of_a_session_once(served: Hub, client: F
     assert await list_roles(served) == ["user", "assistant"]
 
 
+@parametrize("openai", "with_key")
+async def test_a_client_that_sends_a_key_twice_gets_one_answer(served: Hub, client: ForeignClient) -> None:
+    """With the lines of docs/api.md. The second request joins the answer to the first."""
+    first, second = await client.run("with_key", served.url)
+    assert first.strip() == "hello there" and first == second
+    assert await list_roles(served) == ["user", "assistant"]
+
+
 @pytest.mark.parametrize("code", ["model_rate_limited", "model_aborted", "model_unavailable", "model_timeout"])
 @with_retries
 async def test_a_client_repeats_only_a_request_that_the_hub_has_not_stored(

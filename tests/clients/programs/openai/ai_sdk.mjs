@@ -51,6 +51,15 @@ async function structured () {
   return (await generateObject({ model: hub('scripted'), prompt, schema })).object
 }
 
+async function with_key () {
+  const question = { model: hub('echo'), prompt, headers: { 'Idempotency-Key': 'my-key-1', 'X-Session-Id': 's1' } }
+  const answers = []
+  for (let count = 0; count < 2; count++) {
+    answers.push((await generateText(question)).text)
+  }
+  return answers
+}
+
 async function image () {
   const content = [
     { type: 'text', text: 'what is this?' },
@@ -70,4 +79,4 @@ async function failure_in_stream () {
   return errors.join()
 }
 
-run({ whole, stream, tools, tools_in_stream, structured, image, failure, failure_in_stream })
+run({ whole, stream, tools, tools_in_stream, structured, with_key, image, failure, failure_in_stream })

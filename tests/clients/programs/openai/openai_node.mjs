@@ -50,6 +50,16 @@ async function structured () {
   return answer.choices[0].message.parsed
 }
 
+async function with_key () {
+  const answers = []
+  for (let count = 0; count < 2; count++) {
+    const body = { model: 'echo', messages, sessionId: 's1' }
+    const answer = await client.chat.completions.create(body, { headers: { 'Idempotency-Key': 'my-key-1' } })
+    answers.push(answer.choices[0].message.content)
+  }
+  return answers
+}
+
 async function image () {
   const content = [
     { type: 'text', text: 'what is this?' },
@@ -73,4 +83,4 @@ async function failure_in_stream () {
   return read().catch(String)
 }
 
-run({ whole, stream, tools, tools_in_stream, structured, image, failure, failure_in_stream })
+run({ whole, stream, tools, tools_in_stream, structured, with_key, image, failure, failure_in_stream })

@@ -57,6 +57,12 @@ def structured():
     return answer.choices[0].message.parsed.model_dump()
 
 
+def with_key():
+    headers = {"Idempotency-Key": "my-key-1"}
+    request = {"model": "echo", "messages": HELLO, "extra_body": {"sessionId": "s1"}, "extra_headers": headers}
+    return [CLIENT.chat.completions.create(**request).choices[0].message.content for _ in range(2)]
+
+
 def image():
     content = [
         {"type": "text", "text": "what is this?"},
