@@ -156,9 +156,10 @@ def _translate_end(body: RunFinished) -> tuple[str, dict[str, Any]]:
     usage = _make_usage(body.usage)
     if body.stopReason in AGUI_ERROR_TEXTS:
         return "RUN_ERROR", {"message": AGUI_ERROR_TEXTS[body.stopReason], "code": body.stopReason} | usage
-    outcome = {"type": "cancelled" if body.stopReason == "cancelled" else "success"}
-    kind = "RUN_FINISHED" if body.stopReason != "error" else ""
-    return kind, {"result": {"stopReason": body.stopReason}, "outcome": outcome} | usage
+    fields: dict[str, Any] = {"result": {"stopReason": body.stopReason}}
+    if body.stopReason != "tool_calls":  # after `success`, assistant-ui's client does not send the results of its tools
+        fields["outcome"] = {"type": "cancelled" if body.stopReason == "cancelled" else "success"}
+    return "RUN_FINISHED" if body.stopReason != "error" else "", fields | usage
 
 
 def _make_usage(usage: Usage | None) -> dict[str, Any]:

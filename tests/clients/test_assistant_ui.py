@@ -53,14 +53,34 @@ HUMAN_TOOL = """
 """
 
 
+(BLOCK,) = of_kind(DOCS["assistant-ui"], "jsx", "assistant-ui")
+PAGE = BLOCK.text
+WITH_HUMAN_TOOL = PAGE.replace("const toolkit = {", "const toolkit = {" + HUMAN_TOOL)
+
+# Lines of the page, and those of a page with assistant-ui's own runtime for AG-UI.
+OWN_RUNTIME = {
+    'import { HubbubAgent } from "hubbub-client/agui";': 'import { HttpAgent } from "@ag-ui/client";',
+    'import { useHubbubRuntime } from "hubbub-client/assistant-ui";': """
+        import { useAgUiRuntime } from "@assistant-ui/react-ag-ui";
+    """,
+    "new HubbubAgent(": "new HttpAgent(",
+    "const { runtime, questions, answer } = useHubbubRuntime(agent);": """
+        const runtime = useAgUiRuntime({ agent });
+        const questions = runtime.unstable_getPendingInterrupts();
+        const answer = (interruptId, payload) =>
+          runtime.unstable_submitInterruptResponses([{ interruptId, status: "resolved", payload }]);
+    """,
+}
+
+
 @contextlib.asynccontextmanager
-async def open_pages(hub: Hub, browser: Browser, more_tools: str = "") -> AsyncIterator[list[Tab]]:
+async def open_pages(
+    hub: Hub, browser: Browser, code: str = PAGE, program: str = "assistant_ui"
+) -> AsyncIterator[list[Tab]]:
     """Open the page in two browser contexts. At the end, their consoles must be empty."""
     hub.agent("main.py", MAIN)
     await hub.start()
-    (block,) = of_kind(DOCS["assistant-ui"], "jsx", "assistant-ui")
-    code = block.text.replace("const toolkit = {", "const toolkit = {" + more_tools)
-    async with serve_component(ForeignClient.find("agui", "assistant_ui"), hub.url, code) as url:
+    async with serve_component(ForeignClient.find("agui", program), hub.url, code) as url:
         tabs = [Tab(await (await browser.new_context()).new_page()) for _ in range(2)]
         for tab in tabs:
             await tab.page.goto(url)
@@ -134,7 +154,7 @@ async def test_the_page_runs_its_tools_for_the_agent(hub: Hub, browser: Browser)
 @pytest.mark.parametrize("number", [0, 1], ids=["the_page_that_asked", "another_page"])
 async def test_a_person_gives_the_result_of_a_tool(hub: Hub, browser: Browser, number: int) -> None:
     """On any page, also after a reload. This page then runs the other tools of the answer, too."""
-    async with open_pages(hub, browser, HUMAN_TOOL) as tabs:
+    async with open_pages(hub, browser, WITH_HUMAN_TOOL) as tabs:
         await tabs[0].say("look")
         await expect_texts(tabs, "look", "Confirm", button="Confirm")
         await tabs[1].page.reload()
@@ -145,7 +165,7 @@ async def test_a_person_gives_the_result_of_a_tool(hub: Hub, browser: Browser, n
 
 async def test_a_message_instead_of_a_result_has_the_results_so_far(hub: Hub, browser: Browser) -> None:
     """The agent gets those of the tools that the page has run."""
-    async with open_pages(hub, browser, HUMAN_TOOL) as tabs:
+    async with open_pages(hub, browser, WITH_HUMAN_TOOL) as tabs:
         await tabs[0].say("look")
         await expect_texts(tabs, "look", "Confirm", button="Confirm")
         await tabs[0].say("never mind")
@@ -159,3 +179,26 @@ async def test_the_page_shows_why_an_answer_failed(hub: Hub, browser: Browser) -
         await expect_texts(tabs, "fail", "I try. agent main failed; the hub's output says why")
         await tabs[1].say("ask")
         await expect_texts(tabs, "fail", "I try. ", "ask", "I ask. ", button="Yes")
+
+
+async def test_assistant_uis_own_runtime_works_with_the_hub(hub: Hub, browser: Browser) -> None:
+    """Tools, a question, and stop. The other page shows nothing."""
+    gate = hub.folder / "gate"
+    gate.touch()
+    code = PAGE
+    for old, new in OWN_RUNTIME.items():
+        assert old in code
+        code = code.replace(old, new)
+    async with open_pages(hub, browser, code, "react_ag_ui") as (tab, other):
+        last = tab.page.get_by_role("article").last
+        await tab.say("look")
+        await expect(last).to_have_text("I read Chat and no such element.")
+        await tab.say("ask")
+        await tab.page.get_by_role("button", name="Yes").click()
+        await expect(last).to_have_text("True")
+        await tab.say("closed")
+        await expect(last).to_contain_text("one")
+        await tab.page.get_by_role("button", name="Stop").click()
+        await tab.say(str(gate))
+        await expect(last).to_have_text("one two")
+        await expect(other.page.get_by_role("article")).to_have_count(0)
