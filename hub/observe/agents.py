@@ -102,6 +102,8 @@ class AgentLogHandler(logging.Handler):
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
+        if sys.is_finalizing():  # Python exits, and can import no module: structlog could not format the record
+            return False
         if record.levelno >= self.library_level or _is_from_agent(record):
             self.emit(record)
         return True

@@ -1,6 +1,9 @@
 """Log lines as text and as JSON, from a level on, with the records of Python's `logging`."""
 
 import logging
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +12,28 @@ from typing import Any
 import orjson
 import pytest
 import structlog
+from support.documents import ROOT
+from support.waiting import PATIENCE
 
 from hub.observe.agents import AgentLogHandler
 from hub.observe.logging import log_to_stderr
+
+# A future whose exception nobody has retrieved. Python frees it at the exit, and asyncio then logs it.
+LOST_FUTURE = """
+import asyncio, gc
+from hub.observe.logging import log_to_stderr
+
+log_to_stderr()
+gc.disable()
+
+async def lose():
+    future = asyncio.get_running_loop().create_future()
+    future.set_exception(ValueError("lost"))
+    cycle = [future]
+    cycle.append(cycle)
+
+asyncio.run(lose())
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +111,15 @@ def test_a_warning_of_python_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
     warnings.showwarning(UserWarning("careful"), UserWarning, "agent.py", 3)
     (line,) = read_lines(capsys)
     assert (line["level"], line["logger"]) == ("warning", "py.warnings") and "UserWarning: careful" in line["event"]
+
+
+def test_a_record_at_the_exit_of_python_is_no_traceback() -> None:
+    """Nothing can be formatted then."""
+    process = subprocess.run(
+        (sys.executable, "-c", LOST_FUTURE),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
