@@ -37,6 +37,7 @@ const ui = {
   dialog: undefined,
   confirmation: undefined, // for the dialog `confirm`: { count, action }
   notice: undefined, // { text, calm }
+  files: [], // for the next message
   stopping: false,
   announcement: '', // for screen readers: the last complete answer
 }
@@ -247,6 +248,7 @@ function showSession(sessionId, agent, isAgentChosen, isNew) {
     drawer: false,
     dialog: undefined,
     notice: undefined,
+    files: [],
     stopping: false,
     announcement: '',
   })

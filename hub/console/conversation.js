@@ -1,4 +1,5 @@
 // The open session: events of the hub go through reduce(), and actions of the person go to the hub.
+import { filesOf, keptParts } from './files.js'
 import { cut } from './html.js'
 import { fetchJson } from './http.js'
 import { isBusy, isLoaded, textOf } from './selectors.js'
@@ -99,7 +100,8 @@ export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoade
     if (!session || !sending.length) return
     const draft = [...sending.map(({ text }) => text), messageField()?.value].filter(Boolean).join('\n\n')
     store(draftKey(session.sessionId), draft)
-    const added = sending.map(({ clientMsgId, text, agentId }) => ({ clientMsgId, text, agentId }))
+    // A message with files is not known by its text: sent again without them, it would be another message.
+    const added = sending.filter(({ files }) => !files.length).map(({ clientMsgId, text, agentId }) => ({ clientMsgId, text, agentId }))
     store(unsentKey(session.sessionId), JSON.stringify([...unsent, ...added]))
   }
   addEventListener('pagehide', storeUnsent)
@@ -154,14 +156,15 @@ export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoade
     if (run) change({ announcement: `${agentId}: ${cut(textOf(run), 2000) || t(run.stopReason ?? 'nothing')}` })
   }
 
-  function sendChat(content) {
+  function sendChat(content, files) {
     // If the message was sent before, send it with the same id: the hub answers it once.
-    const before = unsent.find(({ text, agentId }) => text === content && agentId === ui.agent)
+    const before = !files.length && unsent.find(({ text, agentId }) => text === content && agentId === ui.agent)
     unsent.forEach(forgetUnsent) // none of them is in the composer any more
-    const chat = session.chat(content, { agent: ui.agent, clientMsgId: before?.clientMsgId })
+    const chat = session.chat(content, { agent: ui.agent, clientMsgId: before?.clientMsgId, files })
     chat[Symbol.asyncIterator]().return() // the page has all events of the session, and needs no copy for the chat
     const { clientMsgId } = chat
-    apply({ type: 'sending', clientMsgId, content, agentId: ui.agent })
+    apply({ type: 'sending', clientMsgId, content, agentId: ui.agent, files })
+    change({ files: [] })
     chat.accepted.then(
       (accepted) => apply({ type: 'accepted', ...accepted, clientMsgId, seq: undefined }),
       (error) => apply({ type: 'refused', clientMsgId, message: error.message }),
@@ -213,11 +216,12 @@ export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoade
 
   async function takeBack(run) {
     await session.cancel(run.runId)
-    prependToDraft(run.userMessage?.text)
+    prependToDraft(run.userMessage?.text, filesOf(run.userMessage?.parts))
   }
 
-  /** Put a text into the composer, before the text that is there. */
-  function prependToDraft(text) {
+  /** Put a text and files into the composer, before those that are there. */
+  function prependToDraft(text, files) {
+    change({ files: [...files, ...ui.files] })
     const field = messageField()
     field.value = [text, field.value].filter(Boolean).join('\n\n')
     field.dispatchEvent(new Event('input'))
@@ -238,12 +242,14 @@ export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoade
       /** Move a message that was not sent into the composer. */
       rewrite(item) {
         apply({ type: 'forgotten', clientMsgId: item.clientMsgId })
-        prependToDraft(item.text)
+        prependToDraft(item.text, item.files)
       },
       retry(item) {
         apply({ type: 'forgotten', clientMsgId: item.clientMsgId })
-        sendChat(item.text)
+        sendChat(item.text, item.files)
       },
+      attach: (files) => change({ files: [...ui.files, ...files] }),
+      detach: (index) => change({ files: ui.files.toSpliced(index, 1) }),
       typing() {
         if (Date.now() - typingSentAt < TYPING_INTERVAL_MS || ui.session.count < 2) return
         typingSentAt = Date.now()
@@ -251,7 +257,7 @@ export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoade
       },
       async save(item, message) {
         change({ editing: undefined })
-        await session.send({ type: 'edit', messageId: item.id, message })
+        await session.send({ type: 'edit', messageId: item.id, message, parts: keptParts(item.parts) })
       },
       async regenerate(run) {
         const answer = run.parts.findLast(({ kind }) => kind === 'text')

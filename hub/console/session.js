@@ -4,6 +4,7 @@
 // so that a view can compare items with `===`. As new items come, the oldest finished items are dropped, so that an event
 // costs the same in a session of any length. The page can load them again, as earlier messages.
 
+import { previewParts } from './files.js'
 import {
   addMeasurements, findLast, idsOf, isFinished, isPartial, itemsFromMessages, newRun, replace, withPart, withResults, withoutTexts,
 } from './items.js'
@@ -37,13 +38,15 @@ const REDUCERS = {
   // --- actions of this page ---
   opened: () => EMPTY,
 
-  sending(state, { clientMsgId, content, agentId }) {
+  sending(state, { clientMsgId, content, agentId, files = [] }) {
     const item = {
       kind: 'user',
       key: clientMsgId,
       id: undefined,
       clientMsgId,
       text: content,
+      parts: previewParts(files),
+      files,
       agentId,
       status: 'sending',
     }
@@ -148,7 +151,7 @@ const REDUCERS = {
     const items = withResults(state.items, parts)
     if (index < 0) return append({ ...state, items, typing: undefined }, item)
     // A message that this page sent moves to its position in the log.
-    const own = { ...items[index], ...item, key: items[index].key }
+    const own = { ...items[index], ...item, files: undefined, key: items[index].key }
     return { ...state, items: [...items.toSpliced(index, 1), own] }
   },
 

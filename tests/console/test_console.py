@@ -419,6 +419,8 @@ async def test_the_keyboard_is_enough(hub: Hub, browser: Browser, tmp_path: Path
         await expect(tab.answers).to_have_text(["one"])
         await keyboard.press("Tab")
         await keyboard.press("Tab")
+        await expect(tab.page.get_by_role("button", name="Attach files")).to_be_focused()
+        await keyboard.press("Tab")
         stop = tab.page.get_by_role("button", name="Stop")
         await expect(stop).to_be_focused()
         assert await stop.evaluate("it => getComputedStyle(it).outlineStyle") == "solid"

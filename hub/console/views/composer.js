@@ -5,6 +5,7 @@ import { lockReason } from '../rights.js'
 import { isBusy, openQuestions, queuedRuns } from '../selectors.js'
 import { load, store } from '../store.js'
 import { t } from '../words.js'
+import { AttachButton, ChosenFiles } from './attachments.js'
 import { Icon } from './icons.js'
 import { takesText } from './question.js'
 
@@ -47,10 +48,11 @@ export class Composer extends Component {
   send = () => {
     const field = this.field.current
     const content = textOfField(field)
-    if (!content) return
+    const { files } = this.props.ui
+    if (!content && !files.length) return
     const { questionId } = this
-    if (questionId && questionId === this.startQuestionId) this.props.act.reply(questionId, 'resolved', content)
-    else this.props.act.chat(content)
+    if (questionId && questionId === this.startQuestionId && !files.length) this.props.act.reply(questionId, 'resolved', content)
+    else this.props.act.chat(content, files)
     this.props.act.scrollToEnd()
     field.value = ''
     this.input()
@@ -70,12 +72,22 @@ export class Composer extends Component {
     this.send()
   }
 
+  /** Take files that are pasted or dropped. A paste of text stays as it is. */
+  take = (event) => {
+    const { files } = event.clipboardData ?? event.dataTransfer
+    if (!files.length) return
+    event.preventDefault()
+    this.props.act.attach([...files])
+  }
+
   render({ ui, act }, { empty }) {
     const isAgentWaiting = openQuestions(ui.session).some(({ question }) => question.agentId === ui.agent)
     const locked = lockReason(ui)
     const hint = this.questionId ? 'answerHere' : isAgentWaiting ? 'answerAbove' : 'placeholder'
-    return html`<div class=${locked ? 'composer locked' : 'composer'}>
+    return html`<div class=${locked ? 'composer locked' : 'composer'} onPaste=${locked ? undefined : this.take}
+      onDrop=${locked ? undefined : this.take} onDragOver=${locked ? undefined : (event) => event.preventDefault()}>
       <${Queue} ui=${ui} act=${act} />
+      <${ChosenFiles} files=${ui.files} act=${act} />
       ${locked && html`<p id="locked">${t(locked)}</p>`}
       <textarea id="message" ref=${this.field} rows="1" aria-label=${t('message')} placeholder=${locked ? '' : t(hint)}
         disabled=${!!locked} aria-describedby=${locked && 'locked'} onInput=${this.input} onKeyDown=${this.key}></textarea>
@@ -88,8 +100,9 @@ export class Composer extends Component {
         <select aria-label=${t('agent')} value=${ui.agent} onChange=${(event) => act.choose(event.target.value)}>
           ${agentOptions(ui)}
         </select>
+        <${AttachButton} act=${act} />
         ${isBusy(ui.session) && html`<button type="button" class="stop" disabled=${ui.stopping} onClick=${this.stop}><${Icon} name="stop" />${t('stop')}</button>`}
-        <button type="button" class="send" disabled=${empty} aria-label=${t('send')} title=${t('send')} onClick=${this.send}>
+        <button type="button" class="send" disabled=${empty && !ui.files.length} aria-label=${t('send')} title=${t('send')} onClick=${this.send}>
           <${Icon} name="send" />
         </button>
       </div>`
@@ -110,7 +123,7 @@ function Queue({ ui, act }) {
     runs.length > 0 &&
     html`<div class="queue"><ul>${runs.map(
       (run) => html`<li key=${run.runId}>
-    <span class="tag">${t('waitsFor', { name: run.agentId })}</span><span class="text">${run.userMessage?.text ?? t('queuedMessage', { name: run.agentId })}</span>
+    <span class="tag">${t('waitsFor', { name: run.agentId })}</span><span class="text">${run.userMessage?.text || t('queuedMessage', { name: run.agentId })}</span>
     ${!isLocked && html`<button type="button" class="quiet" onClick=${() => act.takeBack(run)}>${t('takeBack')}</button>`}</li>`,
     )}</ul>
     ${!isLocked && isBusy(ui.session) && html`<p>${t('nextAfter')} <button type="button" class="quiet" onClick=${act.stopAll}>${t('stopAll')}</button></p>`}</div>`

@@ -1,14 +1,15 @@
 // One message of a person, or one answer of an agent with its thoughts, tool calls and questions.
-import { hubAddress } from '../addresses.js'
+import { fileAddress } from '../files.js'
 import { Component, html } from '../html.js'
 import { indentJson } from '../json.js'
 import { measurements, textOf } from '../selectors.js'
 import { formatNumber, formatTime, t } from '../words.js'
+import { attachments } from './attachments.js'
 import { textOfField } from './composer.js'
 import { IconButton } from './icons.js'
 import { Question } from './question.js'
 import { personName } from './status.js'
-import { Text, attachments } from './text.js'
+import { Text } from './text.js'
 
 export function UserMessage({ item, isMine, editing, canWrite, canFork, act }) {
   if (!item.text && item.parts?.length && item.parts.every(({ type }) => type === 'tool_result')) return null
@@ -153,7 +154,7 @@ function Tool({ part, running }) {
     </summary>
     ${part.args && html`<h3>${t('args')}</h3><pre tabindex="0">${indentJson(part.args)}</pre>`}
     ${part.result !== undefined && html`<h3>${t('result')}</h3><pre tabindex="0">${indentJson(part.result)}</pre>`}
-    ${part.fileId && html`<p><a href=${hubAddress(`/api/v1/files/${encodeURIComponent(part.fileId)}`)} download>${t('fullResult', { size: `${formatNumber(part.size / 1024)} KiB` })}</a></p>`}
+    ${part.fileId && html`<p><a href=${fileAddress(part.fileId)} download>${t('fullResult', { size: `${formatNumber(part.size / 1024)} KiB` })}</a></p>`}
   </details>`
 }
 

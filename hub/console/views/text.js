@@ -1,11 +1,11 @@
 // A text as Markdown. While the text grows, its finished blocks stay the same.
 import { Component, html } from '../html.js'
 import { parse } from '../markdown.js'
-import { t } from '../words.js'
+import { attachments } from './attachments.js'
 
 export class Text extends Component {
   shouldComponentUpdate({ part }) {
-    return part.text !== this.props.part.text
+    return part.text !== this.props.part.text || part.parts !== this.props.part.parts
   }
 
   render({ part }) {
@@ -13,11 +13,3 @@ export class Text extends Component {
     return html`<div class="md">${this.parsed.blocks}${attachments(part.parts)}</div>`
   }
 }
-
-export const attachments = (parts) =>
-  parts
-    ?.filter(({ type }) => !['text', 'tool_call', 'tool_result'].includes(type)) // the answers show tool calls and results
-    .map(
-      (part, index) =>
-        html`<span class="tag" key=${index}>${t('attachment')}: ${part.filename ?? part.source?.mimeType ?? part.type}</span>`,
-    )
