@@ -1,5 +1,7 @@
 """Use cases that send a message to a session: answer at once, stream the run, or wait for its end."""
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 
 import attrs
@@ -134,9 +136,15 @@ async def _follow(
     client.hub.node.registry.subscribe(client.connection, channel, cursor)
 
 
-async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
+async def ask(
+    hub: Hub,
+    principal: Principal,
+    command: Chat,
+    while_heard: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+) -> RunOutcome:
     """Store a message and its run, wait until the run ends or asks a question, and return its outcome.
 
+    The wait is in the context *while_heard*, which may end it: then nobody hears the run any more, and it goes on.
     Raises the errors of chat(). Raises Draining if the hub goes down before the run's end: the error has the ids of
     the stored message and run, and the agent answers after the next start.
     """
@@ -144,8 +152,9 @@ async def ask(hub: Hub, principal: Principal, command: Chat) -> RunOutcome:
     key = hub.make_key(principal, session_id)
     async with use_session(hub, principal, "write", key, may_create=True) as session:
         accepted = await session.admission.admit(command, make_sender(hub, principal, session), agent)
-        with session.schedule.hearing.hear(accepted.runId):
-            questions = await session.schedule.wait_for_end_or_question(accepted.runId)
+        async with while_heard():
+            with session.schedule.hearing.hear(accepted.runId):
+                questions = await session.schedule.wait_for_end_or_question(accepted.runId)
         check_session(hub, await hub.directory.renew(principal), "read", session)
         result = await read_outcome(hub.node.log.events, session, accepted)
     if result.stopReason is None and questions:

@@ -1,8 +1,8 @@
 """Detects that the client of a request disconnects. aiohttp does not report this to a handler."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 from aiohttp import web
@@ -51,3 +51,21 @@ def watch_connection(request: web.BaseRequest, on_loss: Callable[[], None]) -> I
         if not transport.is_closing() and transport.get_protocol() is watch:
             transport.set_protocol(protocol)  # for the next request of the connection
         watch.on_loss = lambda: None
+
+
+@asynccontextmanager
+async def while_connected(request: web.BaseRequest) -> AsyncIterator[None]:
+    """Cancel the code in this context when the client disconnects. The context then raises ConnectionResetError."""
+
+    def stop() -> None:
+        if not scope.expired():
+            scope.reschedule(asyncio.get_running_loop().time())
+
+    try:
+        async with asyncio.timeout(None) as scope:
+            with watch_connection(request, stop):
+                yield
+    except TimeoutError:
+        if scope.expired():
+            raise ConnectionResetError("the client has disconnected") from None
+        raise

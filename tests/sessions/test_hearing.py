@@ -1,8 +1,9 @@
 """Answers that nobody hears any more: `unheard_seconds` of an agent, and answers without their AG-UI request."""
 
 import asyncio
+import json
 import sqlite3
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import aiohttp
 import pytest
 from support import agui
 from support.hub import Client, Hub
+from support.sockets import HttpConnection
 from support.sse import call
 from support.waiting import PATIENCE, eventually
 
@@ -146,6 +148,29 @@ async def test_a_request_that_waits_hears_its_answer(hub: Hub, gate: Path) -> No
     gate.touch()
     status, outcome = await waiting
     assert (status, outcome["stopReason"]) == (200, "end_turn")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/v1/sessions/s1/chat?wait=true", {"agentId": "brief", "message": ""}),
+        ("/v1/chat/completions", {"model": "brief", "messages": [{"role": "user", "content": ""}], "sessionId": "s1"}),
+    ],
+    ids=["chat", "openai"],
+)
+async def test_a_request_hears_no_answer_when_its_client_has_left(
+    hub: Hub, gate: Path, path: str, body: dict[str, Any]
+) -> None:
+    await start(hub)
+    text = json.dumps(body).replace('""', json.dumps(str(gate)))
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    client = await hub.connect("?sessionId=s1", extended=True)
+    async with AsyncExitStack() as stack:
+        connection = await HttpConnection.open(hub.port, stack)
+        connection.writer.write(f"{head}Content-Length: {len(text)}\r\n\r\n{text}".encode())
+        await client.until_type("stream")
+        await client.close()
+    assert await wait_for_reason(hub) == "cancelled"
 
 
 async def test_the_limit_does_not_count_while_a_question_is_open(hub: Hub, gate: Path) -> None:

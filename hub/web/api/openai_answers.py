@@ -1,9 +1,7 @@
 """Answers in the form of OpenAI's chat completions to conversations that are in no session: whole, or streamed."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from time import time
 from typing import Any
 
@@ -21,7 +19,7 @@ from hub.protocols.openai_deltas import AnswerCollector, DeltaMaker, count_messa
 from hub.protocols.openai_errors import openai_error_of
 from hub.protocols.splitting import split_body, split_text
 from hub.web.doorkeeper import principal_of
-from hub.web.loss import watch_connection
+from hub.web.loss import while_connected
 from hub.web.routes import HUB_KEY, limits_of
 from hub.web.sse_response import SseResponse
 
@@ -52,24 +50,8 @@ async def answer_conversation(request: web.Request, completion: Completion) -> w
     async with await commands.complete(hub, principal, form.model, conversation) as outputs:
         if completion.is_streamed:
             return await _stream_answer(request, form, completion_id, outputs)
-        async with _while_connected(request):
+        async with while_connected(request):
             return web.json_response(await _collect_answer(form, completion_id, outputs))
-
-
-@asynccontextmanager
-async def _while_connected(request: web.Request) -> AsyncIterator[None]:
-    """Cancel the code in this context when the client disconnects. The context then raises TimeoutError.
-
-    aiohttp reports a disconnect only at the next write, and the hub writes nothing while the agent is silent.
-    """
-
-    def stop() -> None:
-        if not scope.expired():
-            scope.reschedule(asyncio.get_running_loop().time())
-
-    async with asyncio.timeout(None) as scope:
-        with watch_connection(request, stop):
-            yield
 
 
 async def _collect_answer(form: AnswerForm, completion_id: str, outputs: AnswerChunks) -> dict[str, Any]:
@@ -96,11 +78,11 @@ async def _stream_answer(
     head = openai_chat.chunk_head(completion_id, int(time()), form.model)
     async with SseResponse(request) as stream:
         try:
-            async with _while_connected(request):
+            async with while_connected(request):
                 await stream.write(format_chunk(openai_chat.delta_chunk(head, openai_chat.FIRST_DELTA)))
                 async for fields in _make_chunks(form, head, outputs, limits_of(request).out_frame_bytes // 2):
                     await stream.write(format_chunk(fields))
-        except (AgentError, TimeoutError) as error:
+        except AgentError as error:
             await stream.write(format_chunk(openai_error_of(error).body))
         await stream.write(openai_chat.STREAM_END)
     return stream.response

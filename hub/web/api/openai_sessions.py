@@ -1,14 +1,13 @@
 """Answers in the form of OpenAI's chat completions in a session: whole, or streamed."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from hub.access.principal import Principal
 from hub.commands import table as commands
 from hub.commands.client import ClientHandle
-from hub.commands.hub import Hub
 from hub.errors import Draining, IdReused, ToolCallAnswered, UnknownToolCall
 from hub.messages import Chat, ChatWithRequest, Event
 from hub.messages.parts import JsonParts, Parts
@@ -19,6 +18,7 @@ from hub.protocols.openai_errors import bad_request_error, convert_failure, make
 from hub.protocols.run_failures import find_failure
 from hub.web.api.openai_answers import Completion
 from hub.web.doorkeeper import principal_of
+from hub.web.loss import while_connected
 from hub.web.routes import HUB_KEY
 from hub.web.sse import EventStream
 
@@ -52,7 +52,7 @@ async def _answer_parts(request: web.Request, completion: Completion, parts: Jso
         request=completion.request,
     )
     if not completion.is_streamed:
-        return web.json_response(await _ask_in_session(hub, principal, form, command))
+        return web.json_response(await _ask_in_session(request, form, command))
     async with EventStream(request) as stream:
 
         async def open_stream(run_id: str, cursor_event: Event | None) -> ClientHandle:
@@ -63,14 +63,15 @@ async def _answer_parts(request: web.Request, completion: Completion, parts: Jso
     return stream.response
 
 
-async def _ask_in_session(hub: Hub, principal: Principal, form: AnswerForm, command: Chat) -> dict[str, Any]:
+async def _ask_in_session(request: web.Request, form: AnswerForm, command: Chat) -> dict[str, Any]:
     """Return the body of a complete answer in a session.
 
     Once the session holds the message, an error is final: a retry would add the message again. With an idempotency key,
     it would get the same answer, which is of use only if the answer is still to come.
     """
+    hub, principal = request.app[HUB_KEY], principal_of(request)
     try:
-        outcome = await commands.ask(hub, principal, command)
+        outcome = await commands.ask(hub, principal, command, partial(while_connected, request))
     except Draining as error:
         if "runId" in error.fields and command.clientMsgId is None:
             raise make_final(error) from None

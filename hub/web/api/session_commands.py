@@ -1,5 +1,6 @@
 """HTTP routes of the commands of a session: those of a WebSocket, each as a route."""
 
+from functools import partial
 from typing import Annotated, TypeVar
 
 from aiohttp import web
@@ -50,6 +51,7 @@ from hub.protocols.run_failures import find_failure
 from hub.web import bodies
 from hub.web.api.session_shapes import SESSIONS_TAG, ChatQuery, read_session_id
 from hub.web.doorkeeper import principal_of
+from hub.web.loss import while_connected
 from hub.web.routes import HUB_KEY, STREAM_CONTENT, ErrorBody, Route, json_response, limits_of, read_query
 from hub.web.sse import EventStream, wants_stream
 
@@ -82,7 +84,7 @@ async def post_chat(request: web.Request) -> web.StreamResponse:
             await stream.serve_run(receipt.runId)
         return stream.response
     if wait:
-        return _make_outcome_response(await commands.ask(hub, principal, command))
+        return _make_outcome_response(await commands.ask(hub, principal, command, partial(while_connected, request)))
     return web.json_response(notice_fields(await commands.chat(hub, principal, command)), status=202)
 
 
