@@ -73,7 +73,7 @@ export class AgentStore {
     try {
       await this.#agent.runAgent(parameters, subscriber)
     } catch (error) {
-      this.#error = error.message
+      this.#error = explain(error)
     }
     this.#update()
   }
@@ -94,7 +94,7 @@ export class AgentStore {
       onRunErrorEvent: ({ event: { code, message } }) => void (this.#error = code === ABORT ? undefined : message),
     })
     this.#agent.connectAgent().catch((error) => {
-      this.#error = error.message
+      this.#error = explain(error)
       update()
     })
   }
@@ -136,6 +136,9 @@ export class AgentStore {
     return { messages: [...messages, ...this.#listResults()], isRunning, questions: [...pendingInterrupts], error: this.#error }
   }
 }
+
+/** Return the text of the hub's answer, or else of the error. */
+const explain = ({ payload, message }) => payload?.error ?? message
 
 /** Return the ids of the calls after the last user's message that have no result. */
 function listOpenCalls(messages) {

@@ -181,6 +181,15 @@ async def test_the_page_shows_why_an_answer_failed(hub: Hub, browser: Browser) -
         await expect_texts(tabs, "fail", "I try. ", "ask", "I ask. ", button="Yes")
 
 
+async def test_the_page_shows_why_the_hub_refuses_a_message(hub: Hub, browser: Browser) -> None:
+    """In the words of the hub."""
+    async with open_pages(hub, browser, PAGE.replace("/agents/main/", "/agents/nobody/")) as tabs:
+        await tabs[0].say("hello")
+        await expect_texts(tabs[:1], "hello", "there is no agent nobody; there are: echo, gated, main")
+        for tab in tabs:
+            tab.errors.clear()
+
+
 async def test_assistant_uis_own_runtime_works_with_the_hub(hub: Hub, browser: Browser) -> None:
     """Tools, a question, and stop. The other page shows nothing."""
     gate = hub.folder / "gate"
