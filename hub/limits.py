@@ -64,7 +64,7 @@ class Limits:
     # --- all connections; without sign-in these limits are off ---
     address_connections: Count = 64  # from one IPv4 address, or one IPv6 network of 64 bits
     node_connections: Count = 5000
-    new_connections_per_second: Count = 100  # also the largest number at once; of one address at most half of them
+    new_connections_per_second: Count = 100  # also the largest number at once; one address opens at most half of them
 
     # --- replay ---
     page_rows: Count = 8192  # events of one page of the log
@@ -103,7 +103,7 @@ class Limits:
     grace_seconds: Seconds = 5.0  # between a cancel and the forced end of the agent's code
     agui_orphan_seconds: SecondsOrZero = 10.0  # that an AG-UI answer goes on without its request, if nobody hears it
     drain_seconds: Seconds = 15.0  # for running answers at a shutdown
-    close_seconds: Seconds = 2.0  # for the closing handshakes of a shutdown; of silence after the hub's close frame
+    close_seconds: Seconds = 2.0  # for the closing handshakes of a shutdown; for a silent peer after a close frame
     linger_seconds: Seconds = 10.0  # after the hub's close frame, for a peer that still sends
     linger_bytes: Count = 32 * MiB  # read and dropped after the hub's close frame
     retry_seconds: Seconds = 0.5  # before a failed commit is retried

@@ -1,4 +1,4 @@
-"""Load the hub's files that messages name, for endpoints: they cannot read files of the hub."""
+"""Load the files of the hub that messages name, because endpoints cannot read them."""
 
 import base64
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ Part = Mapping[str, Any]
 
 
 async def load_files(run: Run, options: Options) -> Run:
-    """Return the run with the bytes of the files in its parts, and in those of its newest `history` messages.
+    """Return the run with the bytes of the files that its parts and its newest earlier messages name.
 
-    Newer files come first, up to MAX_FILES_BYTES. Files of text are sent as text, together up to `window_bytes`. For
-    any other file there is a line with its name.
+    The earlier messages are as many as the option `history` says. Newer files come first, up to MAX_FILES_BYTES. Text
+    files become text, together up to `window_bytes`. A file that cannot be sent becomes a line with its name.
     """
     loader = FileLoader(run, options.window_bytes)
     parts = [await loader.load(part) for part in run.parts]

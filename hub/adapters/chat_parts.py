@@ -8,7 +8,7 @@ from hub.messages.parts import HUB_PROVIDER
 ChatContent = str | list[dict[str, Any]]
 
 IMAGE_DETAILS = ("low", "high", "auto")
-FILE_TEXT = "file_text"  # the type of a part that stands for a file: its name or its text, but no text of the message
+FILE_TEXT = "file_text"  # the type of a part with the name or the text of a file; the text of the message lacks both
 AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/wave": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 
 

@@ -30,7 +30,8 @@ def folder_options(function: F) -> F:
 def load_hub_settings(flags: Mapping[str, Any]) -> Settings:
     """Return the settings for a command that may make the data folder.
 
-    Exit with code 1 if nothing says that a hub belongs into the current folder, or with 2 if the settings are wrong.
+    Exit with code 1 if nothing names the data folder and the current folder has nothing of a hub, or with 2 if
+    the settings are wrong.
     """
     loaded_settings = load_or_exit(flags)
     settings, folder = loaded_settings.settings, Path.cwd()

@@ -34,7 +34,7 @@ class _Row:
 
 @click.command("settings", cls=SettingCommand, params=make_setting_options())
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
-@click.option("--check", "only_checks", is_flag=True, help="Show nothing; exit with code 2 if the settings are wrong.")
+@click.option("--check", "only_checks", is_flag=True, help="Print only errors; exit with code 2 if there is one.")
 def print_settings(as_json: bool, only_checks: bool, **flags: Any) -> None:
     """Show each setting and each limit, and where its value came from.
 
@@ -52,7 +52,7 @@ def print_settings(as_json: bool, only_checks: bool, **flags: Any) -> None:
 
 
 def _check_certificate(settings: Settings) -> None:
-    """Exit with code 2 if the certificate cannot be used: a reload would go on with the old one."""
+    """Exit with code 2 if the certificate cannot be used. The reload itself would keep the old one, and not fail."""
     from hub.web.certificate import open_certificate  # here, so that --help does not load the server
 
     try:

@@ -2,7 +2,7 @@
 
 import { newId } from './ids.js'
 
-const ABORT = 'abort' // AG-UI's client ends a run so when abortRun() was called
+const ABORT = 'abort' // the code with which AG-UI's client ends a run after abortRun()
 
 /**
  * The state of a `HubbubAgent` for React: a snapshot, which is replaced at each change.
@@ -18,7 +18,7 @@ export class AgentStore {
   #snapshot
   /** The end of the last run of this page. */
   #run = Promise.resolve()
-  /** The results that are not sent yet. The messages of the agent may be replaced meanwhile. */
+  /** The results that are not sent yet. They are not in the agent's messages, because events may replace that list. */
   #results = []
   /** The calls whose tools this page runs: those of its own runs. */
   #ownCalls = new Set()
@@ -47,8 +47,8 @@ export class AgentStore {
   }
 
   /**
-   * Add the result of a tool call. The agent goes on when all calls of its answer have results. So this page now runs
-   * the other tools, too, if another page has started the run.
+   * Add the result of a tool call. The agent goes on when all calls of its answer have results. So if another page has
+   * started the run, this page now runs the other tools, too.
    */
   async addResult({ toolCallId, result, isError }, context) {
     const content = typeof result === 'string' ? result : JSON.stringify(result ?? null)
@@ -89,7 +89,7 @@ export class AgentStore {
       onMessagesChanged: update,
       onRunFinalized: update,
       onRunStartedEvent: ({ event, input }) => {
-        if (event.runId !== input.runId) this.#error = undefined // the run of a snapshot has the id of the request
+        if (event.runId !== input.runId) this.#error = undefined // not for the run with the snapshot, which has the id of the request
       },
       onRunErrorEvent: ({ event: { code, message } }) => void (this.#error = code === ABORT ? undefined : message),
     })
@@ -105,7 +105,7 @@ export class AgentStore {
     this.#agent.detachActiveRun()
   }
 
-  /** Replace the snapshot. Later: after its subscribers, AG-UI's client changes the agent. */
+  /** Replace the snapshot a moment later, because AG-UI's client changes the agent after it has called subscribers. */
   #update() {
     if (this.#isUpdateDue) return
     this.#isUpdateDue = true

@@ -18,7 +18,7 @@ export function useHubbubRuntime(agent) {
     onCancel: async () => agent.abortRun(),
     onAddToolResult: (result) => store.addResult(result, makeContext(runtime)),
     unstable_enableToolInvocations: true,
-    // At the end of a run, `false` means that this page does not run the tool; during the run it is a warning.
+    // `false`: this page does not run the tool. Not before the end of the run: assistant-ui would warn.
     unstable_isClientToolCall: ({ toolCallId }) => (isRunning || store.isOwnCall(toolCallId) ? undefined : false),
   })
   const answer = (id, payload, status = 'resolved') => store.run({ ...makeContext(runtime), resume: [{ interruptId: id, status, payload }] })

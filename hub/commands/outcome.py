@@ -24,7 +24,7 @@ from hub.storage.log import EventStore
 
 
 async def read_outcome(store: EventStore, session: LiveSession, accepted: Accepted) -> RunOutcome:
-    """Return the outcome of a run. Call this after the end of the run, or after a drain.
+    """Return the outcome of a run. Call this after the end of the run, after a drain, or while the run asks a question.
 
     If the log does not have the run's end, the outcome has no stop reason. In this case, raises SessionDeleted if the
     session was deleted. Raises StorageUnavailable.

@@ -11,7 +11,7 @@ _NAMING = (ToolCallStart, ToolCallArgs, ToolCallEnd, ToolCallResult, Interrupt) 
 class CallIds:
     """The ids of the tool calls of one answer, as clients get them. Agents and models may use one id for several calls.
 
-    The second call with an id gets another one. Later events with the agent's id belong to the last such call.
+    Each further call with an id gets another one. Later events with the agent's id belong to the last of these calls.
     """
 
     _numbers: dict[str, int] = attrs.Factory(dict)  # how many calls have an id, by the agent's id

@@ -166,7 +166,8 @@ class Run:
         """
         file_id = file if isinstance(file, str) else find_file_id(file)
         if file_id is None:
-            raise AgentError("this part names no file of the hub: see its source", "unknown_file")
+            text = "this part names no file of the hub: its source needs the type file and the provider hubbub"
+            raise AgentError(text, "unknown_file")
         return await self._file_access.read(file_id)
 
     async def keep(self, name: str, type: str, data: bytes) -> str:

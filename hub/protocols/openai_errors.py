@@ -100,7 +100,7 @@ def _convert_refusal(error: HubError) -> OpenAIError:
 
 
 def _convert_agent_error(error: AgentError) -> OpenAIError:
-    # Most clients try again after the status of the code.
+    # Clients try again after most of these statuses, but never after 422.
     status = find_status(error.code) if error.retryable else 422
     kind = "rate_limit_error" if status == 429 else "server_error"
     is_final, retry_ms = not error.retryable, error.retry_after_ms
@@ -126,7 +126,7 @@ def make_final(error: Exception) -> OpenAIError:
 
 
 def convert_failure(failure: RunFailure, questions: Sequence[OpenQuestion] = (), **details: str) -> OpenAIError:
-    """Return the final error for a run in a session. With *questions*, it has them and the other *details*."""
+    """Return the final error for a run in a session. If there are *questions*, the error has them and the *details*."""
     kinds = {409: "invalid_request_error", 429: "rate_limit_error"}
     kind = "invalid_request_error" if failure.code == "answer_gone" else kinds.get(failure.status, "server_error")
     error = OpenAIError(failure.status, kind, failure.message, None, failure.code)

@@ -42,7 +42,7 @@ def find_status(code: str) -> int:
 
 
 def find_failure(outcome: RunOutcome) -> RunFailure | None:
-    """Return the error for a run that has failed, was stopped, or asks a question; None if it has answered."""
+    """Return the error for a run that failed, was stopped, or asks a question; None if its answer is complete."""
     if outcome.error is not None:
         return RunFailure(find_status(outcome.error.code), outcome.error.code, outcome.error.message)
     if outcome.stopReason in EARLY_ENDS:

@@ -26,7 +26,7 @@ NODE_REFUSAL = _make_refusal("503 Service Unavailable", 5, "the hub has too many
 SHARE_REFUSAL = _make_refusal(
     "429 Too Many Requests", 1, "this address opens too many connections at once: try again in a moment"
 )
-WINDOW_SECONDS = 1.0  # of the new connections of one address
+WINDOW_SECONDS = 1.0  # for which the new connections of one address count
 RATE_REFUSAL = _make_refusal("503 Service Unavailable", 1, "too many clients connect at once: try again in a moment")
 
 
@@ -34,8 +34,8 @@ RATE_REFUSAL = _make_refusal("503 Service Unavailable", 1, "too many clients con
 class ConnectionCaps:
     """Counts the open connections, and refuses new ones above the limits.
 
-    The limits for one address and that of new connections do not apply to trusted proxies: their connections belong to
-    many clients, and many proxies open one for each request. `node_connections` applies to them, and
+    The limits for one address and the limit of new connections do not apply to trusted proxies: their connections
+    belong to many clients, and many proxies open one for each request. `node_connections` applies to them, and
     `principal_connections`, which counts the WebSockets of a principal.
     """
 
@@ -67,7 +67,7 @@ class ConnectionCaps:
         return None
 
     def _has_used_share(self, source: str, now: float) -> bool:
-        """Return whether a source has opened half of the new connections of the hub: the rest is for the others."""
+        """Return whether a source has opened half of the connections that the hub accepts in a second."""
         while self._window and self._window[0][0] <= now - WINDOW_SECONDS:
             _decrement(self._new_by_source, self._window.popleft()[1])
         return self._new_by_source[source] >= -(-self.limits.new_connections_per_second // 2)

@@ -27,7 +27,7 @@ def is_form(media_type: str) -> bool:
 
 @attrs.frozen
 class FormPart:
-    """The head of a part. It is a file if it has a *file_name*, which may be empty. *media_type* may be, too."""
+    """The head of a part. The part is a file if *file_name* is not None. *file_name* and *media_type* may be empty."""
 
     name: str
     file_name: str | None

@@ -17,7 +17,7 @@ FIRST_UNDEFINED_CLOSE_CODE = 5000  # RFC 6455, 7.4.2 defines no close code from 
 
 
 class WebSocket(web.WebSocketResponse[Any]):
-    """A WebSocket whose connection only the hub closes."""
+    """A WebSocket whose connection aiohttp never closes: the hub does."""
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
         """Do nothing. aiohttp calls this after a bad frame, and would reset the connection while the peer sends."""
@@ -27,7 +27,7 @@ class WebSocket(web.WebSocketResponse[Any]):
 def send_close_frame(client: ClientHandle, code: int, reason: str = "", *, is_answer: bool = False) -> None:
     """Send the close frame of the hub, its last frame, without waiting. A second call does nothing.
 
-    From then on, the connection lingers, unless the frame answers one of the peer.
+    From then on, the hub drops what the peer sends (see Linger), unless the frame answers a close frame of the peer.
     """
     if client.has_ended:
         return
@@ -119,7 +119,7 @@ class SocketReader:
     async def wait_for_close(self) -> None:
         """After send_close_frame(), read until the close frame of the peer, or until the connection is lost.
 
-        The end of the lingering limits the wait.
+        Linger limits the wait: at its end, it closes the transport.
         """
         while not self._is_at_end:
             await self._read()

@@ -78,10 +78,11 @@ class Route:
     class, a Content, None for no body, or a tuple of bodies. *responses* omits the errors that the documents add: the
     errors of all routes (403 and 500), of a *body* (400 and 413), of a *query* or a WebSocket (400), and of a stream or
     a WebSocket (505).
+
     *raises* lists the other errors of the handler; their response has the form of *error_body*. *path_fields* are the
     fields of *body* whose values come from the path. *headers* are request headers with their types. The route exists
-    once under each of *prefixes*. With *has_slash_form*, it may also end with a slash. *operation* is its stable id in
-    the documents, by default the name of *handler*.
+    once under each of *prefixes*. With *has_slash_form*, it may also end with a slash. *operation* is the stable
+    id of the route in the documents, by default the name of *handler*.
     """
 
     method: str

@@ -68,7 +68,8 @@ async def test_an_agent_reads_the_files_of_its_message_and_of_its_history(hub: H
     await client.until_done()
     await client.send(type="chat", agentId="reader", sessionId="s1", message="read", parts=[foreign])
     await client.until_done()
-    text = "notes.txt: Otters. unknown_file: this part names no file of the hub: see its source. "
+    refusal = "this part names no file of the hub: its source needs the type file and the provider hubbub"
+    text = f"notes.txt: Otters. unknown_file: {refusal}. "
     assert client.text() == f"notes.txt: Otters. {text}"
 
 

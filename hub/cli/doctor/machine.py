@@ -67,9 +67,9 @@ def _check_packages() -> Iterator[Finding]:
 
 
 def _check_client_wheel() -> Iterator[Finding]:
-    """Check that the wheel of the client is not beside the hub: each installation overwrites files of the other."""
+    """Check that the wheel of the client is not installed beside the hub: both have the files of the package hub."""
     if _is_installed(CLIENT_WHEEL):
-        text = f"{CLIENT_WHEEL} is in the same environment as Hubbub: both have the package hub, and share its files"
+        text = f"{CLIENT_WHEEL} is in the same environment as Hubbub: both have files of the package hub"
         pip = shlex.join([sys.executable, "-m", "pip"])
         again = f"then install Hubbub again: {pip} install --force-reinstall --no-deps WHEEL"
         yield Finding("wrong", text, f"{pip} uninstall {CLIENT_WHEEL}\n{again}")

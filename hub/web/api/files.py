@@ -1,4 +1,4 @@
-"""HTTP routes of files: list, download, download of one byte range, and deletion; and the table with the upload.
+"""HTTP routes of files: list, download, download of one byte range, and deletion. The upload is in uploads.py.
 
 aiohttp's FileResponse derives its ETag from the time of the file. Here the ETag is the SHA-256 of the content, and
 If-None-Match and If-Range are compared with it.

@@ -1,4 +1,4 @@
-"""HTTP routes of the commands of a session: those of a WebSocket, each as a route."""
+"""HTTP routes of the commands of a session, which are also commands of the WebSocket."""
 
 from functools import partial
 from typing import Annotated, TypeVar
@@ -71,7 +71,7 @@ async def post_chat(request: web.Request) -> web.StreamResponse:
     """Send a message to an agent in a session.
 
     The response comes when the message is stored, with the status 202. With `?wait=true` the response comes when the
-    run has ended, and has the text of the answer; if the run fails or asks a question, the response is an error. With
+    run has ended, and has the text of the answer. If the run fails, is stopped or asks a question, it is an error. With
     `Accept: text/event-stream` the response is a stream of the run's events. A request that is repeated with the same
     `Idempotency-Key` gets the same run.
     """
@@ -129,9 +129,9 @@ async def post_edit(request: web.Request) -> web.Response:
 
 
 async def post_regenerate(request: web.Request) -> web.Response:
-    """Answer a message again, and remove the messages after it.
+    """Have a user's message answered again, and remove the messages after it.
 
-    The response comes when the new run is stored.
+    `messageId` is that message or its answer. The response comes when the new run is stored.
     """
     command = await _read_command(request, Regenerate, '{"messageId":"m_2"}')
     accepted = await commands.regenerate(request.app[HUB_KEY], principal_of(request), command)

@@ -29,8 +29,8 @@ FORM_CONTENT = Content(
         "title": "UploadForm",
         "type": "object",
         "properties": {
-            "sessionId": {"type": "string", "examples": ["s1"], "description": "It may be in the address instead."},
-            "file": {"type": "string", "format": "binary", "description": "A field of any name with a file name."},
+            "sessionId": {"type": "string", "examples": ["s1"], "description": "It may be in the query instead."},
+            "file": {"type": "string", "format": "binary", "description": "A field of any name, with a file name."},
         },
         "required": ["file"],
     },
@@ -44,7 +44,9 @@ class UploadQuery(Struct, frozen=True):
     """The session and the name of an uploaded file."""
 
     sessionId: Annotated[Id, Meta(description="In a form, it may be a field before the file instead.")] | None = None
-    name: Annotated[str, Meta(description="The name for downloads. Default: that in a form, or `file`.")] | None = None
+    name: (
+        Annotated[str, Meta(description="The name for downloads. Default: the one in the form, or `file`.")] | None
+    ) = None
 
 
 @attrs.frozen(kw_only=True)
@@ -68,7 +70,7 @@ async def post_file(request: web.Request) -> web.Response:
     _check_headers(request)
     file = await _find_file(request, query)
     if file.session_id is None:
-        raise BadQuery("sessionId is missing: write it into the address, or into a field of the form before the file")
+        raise BadQuery("sessionId is missing: add ?sessionId= to the address, or to the form a field before the file")
     async with await commands.upload(hub, principal_of(request), file.session_id, file.name, file.media_type) as upload:
         while chunk := await file.read():
             await upload.write(chunk)
