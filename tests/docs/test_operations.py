@@ -75,7 +75,8 @@ async def test_nginx_names_the_user_with_the_lines_of_the_page(hub: Hub) -> None
 
 async def test_a_browser_signs_in_behind_nginx_with_its_file(hub: Hub) -> None:
     """Over https: the cookie is for https only."""
-    hub.options = read_options(of_kind(PAGE, "toml", "settings")[0])
+    block = next(block for block in of_kind(PAGE, "toml", "settings") if "public_url" in block.text)
+    hub.options = read_options(block)
     await hub.start()
     link = await commands.invite_person(hub.door, OPERATOR, "ann")
     headers = fill_in(read_nginx_headers(with_users=False)) | {"Origin": hub.options["public_url"]}

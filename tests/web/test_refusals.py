@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import structlog
+from support.documents import DOCS, rows
 from support.hub import Hub
 from support.sockets import read_response
 
@@ -181,6 +182,48 @@ async def test_the_line_for_a_refused_origin_lets_it_in(served: Hub, log_lines: 
     await apply(served, read_line(line["hint"], "origins"))
     for name in (origin, "https://known.example"):
         assert (await send(served, f"Origin: {name}\r\n")).status == 200
+
+
+APP_ORIGINS = [
+    *("app://obsidian.md", "capacitor://localhost", "tauri://localhost"),
+    "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+    "moz-extension://5b1f6b3e-3b1b-4c1e-9d0f-0a5d5a3c7e21",
+]
+APP_ROWS = [row for row in rows(DOCS["operations"]) if len(row) == 3 and row[2] in ("`origins`", "`hosts`")]
+
+
+@pytest.mark.parametrize("origin", APP_ORIGINS)
+async def test_an_app_connects_with_its_origin_in_the_settings(served: Hub, log_lines: Lines, origin: str) -> None:
+    """As the page on operation says. Without it, the answer and the log have the line to write."""
+    scheme = origin.partition("://")[0]
+    assert any(f"`{scheme}://" in row[1] for row in APP_ROWS)
+    header = f"Origin: {origin}\r\n"
+    for path, headers in (("/health", ""), ("/api/v1/ws", KEY + UPGRADE + CONNECTION)):
+        answer = await send(served, header + headers, path)
+        assert answer.status == 403 and f'origins = ["{origin}"]' in answer.error
+    assert f'origins = ["{origin}"]' in log_lines[0]["hint"]
+    await apply(served, f'origins = ["{origin}"]')
+    answer = await send(served, header, "/health")
+    assert answer.status == 200 and f"Access-Control-Allow-Origin: {origin}" in answer.head
+    client = await served.connect(headers={"Origin": origin})
+    await client.send(type="ping")
+    assert (await client.next())["type"] == "pong"
+    assert (await send(served, f"Origin: {origin}x\r\n")).status == 403
+
+
+@pytest.mark.parametrize("origin", ["http://tauri.localhost", "https://tauri.localhost", "http://localhost"])
+async def test_an_app_with_an_origin_of_this_machine_needs_no_setting(served: Hub, origin: str) -> None:
+    """Tauri on Windows and Android, and Obsidian on Android."""
+    assert (await send(served, f"Origin: {origin}\r\n")).status == 200
+
+
+async def test_a_program_in_a_container_needs_the_name_of_its_host(served: Hub) -> None:
+    assert any("`host.docker.internal`" in row[1] for row in APP_ROWS)
+    host = f"host.docker.internal:{served.port}"
+    answer = await send(served, host=host)
+    assert answer.status == 403 and 'hosts = ["host.docker.internal"]' in answer.error
+    await apply(served, read_line(answer.error, "hosts"))
+    assert (await send(served, host=host)).status == 200
 
 
 async def test_the_page_of_the_hub_behind_a_bare_proxy_pass_needs_the_public_url(served: Hub) -> None:
