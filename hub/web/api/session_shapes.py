@@ -54,7 +54,9 @@ class EventsQuery(Struct, frozen=True):
 class ChatQuery(Struct, frozen=True):
     """Whether the request waits for the answer."""
 
-    wait: Annotated[bool, Meta(description="true: respond when the run has ended, with its text.")] = False
+    wait: Annotated[
+        bool, Meta(description="true: respond when the run has ended, with its text, or when it asks a question.")
+    ] = False
 
 
 class NewSessionBody(Struct, frozen=True):

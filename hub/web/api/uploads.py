@@ -44,9 +44,7 @@ class UploadQuery(Struct, frozen=True):
     """The session and the name of an uploaded file."""
 
     sessionId: Annotated[Id, Meta(description="In a form, it may be a field before the file instead.")] | None = None
-    name: (
-        Annotated[str, Meta(description="The name for downloads. Default: the one in the form, or `file`.")] | None
-    ) = None
+    name: Annotated[str, Meta(description="The file's name. Default: that in the form, or `file`.")] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -70,7 +68,9 @@ async def post_file(request: web.Request) -> web.Response:
     _check_headers(request)
     file = await _find_file(request, query)
     if file.session_id is None:
-        raise BadQuery("sessionId is missing: add ?sessionId= to the address, or to the form a field before the file")
+        raise BadQuery(
+            "sessionId is missing: add ?sessionId=ID to the address, or a form field sessionId before the file"
+        )
     async with await commands.upload(hub, principal_of(request), file.session_id, file.name, file.media_type) as upload:
         while chunk := await file.read():
             await upload.write(chunk)
