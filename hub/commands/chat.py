@@ -144,7 +144,8 @@ async def ask(
 ) -> RunOutcome:
     """Store a message and its run, wait until the run ends or asks a question, and return its outcome.
 
-    The wait is in the context *while_heard*, which may end it: then nobody hears the run any more, and it goes on.
+    The wait runs in the context *while_heard*. If that context ends the wait, nobody hears the run any more, and it
+    goes on.
     Raises the errors of chat(). Raises Draining if the hub goes down before the run's end: the error has the ids of
     the stored message and run, and the agent answers after the next start.
     """

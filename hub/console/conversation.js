@@ -1,5 +1,5 @@
 // The open session: events of the hub go through reduce(), and actions of the person go to the hub.
-import { filesOf, keptParts } from './files.js'
+import { filesOf, remainingParts } from './files.js'
 import { cut } from './html.js'
 import { fetchJson } from './http.js'
 import { isBusy, isLoaded, textOf } from './selectors.js'
@@ -100,7 +100,7 @@ export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoade
     if (!session || !sending.length) return
     const draft = [...sending.map(({ text }) => text), messageField()?.value].filter(Boolean).join('\n\n')
     store(draftKey(session.sessionId), draft)
-    // A message with files is not known by its text: sent again without them, it would be another message.
+    // Not a message with files: with the same text alone, it would be another message under the same id.
     const added = sending.filter(({ files }) => !files.length).map(({ clientMsgId, text, agentId }) => ({ clientMsgId, text, agentId }))
     store(unsentKey(session.sessionId), JSON.stringify([...unsent, ...added]))
   }
@@ -257,7 +257,7 @@ export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoade
       },
       async save(item, message) {
         change({ editing: undefined })
-        await session.send({ type: 'edit', messageId: item.id, message, parts: keptParts(item.parts) })
+        await session.send({ type: 'edit', messageId: item.id, message, parts: remainingParts(item.parts) })
       },
       async regenerate(run) {
         const answer = run.parts.findLast(({ kind }) => kind === 'text')

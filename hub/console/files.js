@@ -25,9 +25,9 @@ export const attachmentsOf = (parts) =>
   })
 
 /** Return the parts that stay with a message whose text is edited. */
-export const keptParts = (parts) => {
-  const kept = visibleParts(parts)
-  return kept.length ? kept : undefined
+export const remainingParts = (parts) => {
+  const remaining = visibleParts(parts)
+  return remaining.length ? remaining : undefined
 }
 
 /** Return parts that show files before they are uploaded. */

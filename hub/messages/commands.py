@@ -52,7 +52,7 @@ class Chat(Command, frozen=True, kw_only=True):
 
 
 class ChatWithRequest(Chat, frozen=True, kw_only=True):
-    """A chat of OpenAI's endpoint or of AG-UI. No frame is decoded to this class: a `chat` frame has no request.
+    """A chat of OpenAI's route or of AG-UI. No frame is decoded to this class: a `chat` frame has no request.
 
     *callRuns* has the runs of tool calls whose results are in the parts, by their ids, as far as the client knows them.
     """

@@ -28,7 +28,7 @@ class ResponseFormat:
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """What a client of the OpenAI endpoint or of AG-UI asks for beside its message. All of it may be empty.
+    """What a client of OpenAI's routes or of AG-UI asks for beside its message. All of it may be empty.
 
     *tool_choice* is `auto`, `none`, `required`, the name of one of *tools*, or None. *sampling* has OpenAI's names:
     `temperature`, `top_p`, `max_tokens`, `stop`, `seed` and others. *state*, *context* and *forwarded* are what an

@@ -1292,7 +1292,7 @@ async def test_new_connections_have_a_limit_per_second(process: HubProcess) -> N
 
 
 async def count_until_refused(process: HubProcess, addresses: Sequence[str], status: int) -> int:
-    """Open connections from these addresses in turn, up to one that is refused. Return the number of the others."""
+    """Open connections from these addresses in turn until one is refused. Return how many were accepted."""
     async with AsyncExitStack() as stack:
         for number, address in enumerate(itertools.islice(itertools.cycle(addresses), 1000)):
             connection = await HttpConnection.open(process.port, stack, address)

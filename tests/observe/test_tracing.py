@@ -318,7 +318,7 @@ async def test_a_flood_of_tools_makes_a_bounded_number_of_spans(hub: Hub, collec
 
 
 async def test_the_trace_of_an_http_request_goes_on_in_its_run(hub: Hub, collector: Collector) -> None:
-    """Of a chat, of OpenAI's endpoint with and without a session, and of AG-UI. The next request has its own trace."""
+    """Of a chat, of OpenAI's route with and without a session, and of AG-UI. The next request has its own trace."""
     await start(hub)
     question: dict[str, Any] = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
     run_input: dict[str, Any] = {

@@ -68,7 +68,7 @@ async def open_stream(site: Site, http: aiohttp.ClientSession, way: str, steps: 
 
 @pytest.mark.parametrize("way", ["events", "chat", "completion"])
 async def test_a_stream_has_each_token_before_the_next_is_produced(site: Site, steps: Path, way: str) -> None:
-    """Of a session, of one answer, and of OpenAI's endpoint, whose response begins with the first token."""
+    """Of a session, of one answer, and of OpenAI's route, whose response begins with the first token."""
     make_step(steps, 0)
     async with site.open_program() as http, await open_stream(site, http, way, steps) as response:
         assert response.status == 200, await response.text()

@@ -106,7 +106,8 @@ async def open_target(folder: Path, is_tls: bool) -> AsyncIterator[Target]:
         hub.agent(f"{name}.py", code)
     tls: dict[str, Any] = {"tls_certificate": certificate.file, "tls_key": certificate.key_file} if is_tls else {}
     try:
-        # The attack opens 50 connections a second. It must meet the limit of its address, and not that of a second.
+        # The attack opens 50 connections a second. It must reach the limit of open connections of its address, and not
+        # the limit of new connections.
         await hub.start(sign_in=True, limits_new_connections_per_second=200, **tls)
         key = await create_key(hub, "ci")
         # A connection for each request: each must pass the limits of connections.
@@ -132,7 +133,7 @@ async def chat_until(target: Target, running: "asyncio.Task[str]") -> list[int]:
     while not running.done() or len(counts) < MIN_ANSWERS:
         assert await target.chat("echo", MESSAGE) == f"{MESSAGE} "
         counts.append(target.count_descriptors())
-        await asyncio.sleep(CHAT_SECONDS)  # the attack opens 50 connections a second, and the hub admits 200 of all
+        await asyncio.sleep(CHAT_SECONDS)  # meanwhile the attack opens 50 connections a second
     return counts
 
 

@@ -106,8 +106,8 @@ async def test_a_probe_makes_no_principal(hub: Hub) -> None:
     assert await table.list_principals(hub.door, OPERATOR) == before
 
 
-async def test_the_report_of_a_page_behind_a_proxy_that_names_no_scheme_has_that_of_the_public_url(hub: Hub) -> None:
-    """As every other request: so browsers can sign in behind this proxy, and the doctor finds nothing wrong."""
+async def test_a_report_has_the_scheme_of_the_public_url_if_the_proxy_names_none(hub: Hub) -> None:
+    """As for every other request. So browsers can sign in behind this proxy, and the doctor finds nothing wrong."""
     hub.options.update(sign_in=True, trusted_proxies=("127.0.0.1",), public_url="https://hub.example.com")
     await hub.start()
     token = await make_token(hub)

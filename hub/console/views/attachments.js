@@ -1,10 +1,10 @@
-// The files of a message: pictures, and links to the others. And the files that are chosen for the next message.
+// The files of a message: images, and links to the others. Also the files that are chosen for the next message.
 import { attachmentsOf, fileAddress } from '../files.js'
 import { Component, html } from '../html.js'
 import { t } from '../words.js'
 import { IconButton } from './icons.js'
 
-const PICTURES = new Set(['image/png', 'image/jpeg', 'image/gif', 'image/webp']) // others are never shown as a page or a picture
+const SHOWN_TYPES = new Set(['image/png', 'image/jpeg', 'image/gif', 'image/webp']) // files of all other types are links
 
 export const attachments = (parts) =>
   attachmentsOf(parts).map(({ label, file }, index) =>
@@ -19,7 +19,7 @@ class FileLink extends Component {
   render({ file }, { failed }) {
     const { fileId, name, type } = file
     const address = fileAddress(fileId)
-    if (failed || !PICTURES.has(type.toLowerCase()))
+    if (failed || !SHOWN_TYPES.has(type.toLowerCase()))
       return html`<a class="tag file" href=${address} download=${name}>${t('attachment')}: ${name}</a>`
     return html`<a class="picture" href=${address} target="_blank" rel="noopener noreferrer">
       <img src=${address} alt=${name} loading="lazy" onError=${() => this.setState({ failed: true })} />

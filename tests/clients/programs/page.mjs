@@ -1,4 +1,4 @@
-// What programs share that are pages of a browser: a component with the hub's client, bundled with its styles.
+// Shared by the programs that are pages in a browser: bundles a component with the hub's client and its styles.
 
 import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
