@@ -160,7 +160,7 @@ export interface UrlSource {
   mimeType?: string
 }
 
-/** The id that a model provider gave to an uploaded file. */
+/** The id that a provider gave to an uploaded file: a model provider, or the hub (HUB_PROVIDER). */
 export interface FileSource {
   type: 'file'
   value: string
