@@ -14,8 +14,13 @@ export class HubbubAgent extends HttpAgent {
   constructor({ live = true, ...config }) {
     super(config)
     this.live = live
-    /** What connectAgent() was called with, as long as the connection goes on. */
+    /** What connectAgent() was called with. After a run on its thread, the agent connects again. */
     this.connection = undefined
+    /** The promise of the last call of begin(): its run has a stream, or is over. */
+    this.turn = undefined
+    /** The promise of the run or the connection that is going on. */
+    this.activity = undefined
+    this.markStarted = undefined
     /** The query of the next stream after a run of this agent that asks a question. */
     this.cursor = undefined
   }
@@ -24,13 +29,20 @@ export class HubbubAgent extends HttpAgent {
     return Object.assign(super.clone(), { live: this.live, connection: undefined, cursor: undefined })
   }
 
+  run(input) {
+    this.markStarted?.()
+    return super.run(input)
+  }
+
   connect(input) {
+    this.markStarted?.()
     return new Observable((observer) => {
       let stream
+      let agent
       const open = (query) => {
         let cursor
         const parameters = new URLSearchParams({ live: String(this.live), ...query })
-        const agent = new HttpAgent({ url: `${this.url}/connect?${parameters}`, headers: this.headers, fetch: this.fetch })
+        agent = new HttpAgent({ url: `${this.url}/connect?${parameters}`, headers: this.headers, fetch: this.fetch })
         stream = agent.run(input).subscribe({
           next: (event) => {
             cursor = event.metadata?.hubbub ?? cursor
@@ -42,33 +54,28 @@ export class HubbubAgent extends HttpAgent {
         })
       }
       open(this.cursor)
-      return () => stream.unsubscribe()
+      return () => {
+        stream.unsubscribe()
+        agent.abortRun() // the request may have no answer yet: unsubscribe() does not end it
+      }
     })
   }
 
   async connectAgent(parameters, subscriber) {
-    await this.detachActiveRun()
-    const connection = (this.connection = { parameters, subscriber })
-    const watch = this.subscribe({
-      // The run of a snapshot has the id of the request.
-      onRunStartedEvent: ({ agent, event, input }) => void (agent.isRunning = event.runId !== input.runId),
-      onRunFinishedEvent: (params) => this.endRun(params),
-      onRunErrorEvent: (params) => this.endRun(params),
-    })
-    try {
-      for (let delay = 100; ; delay = Math.min(2 * delay, MAX_DELAY)) {
-        const { threadId } = this
-        try {
-          const result = await this.connectOnce(parameters, subscriber)
-          if (!this.live || this.connection !== connection || threadId !== this.threadId) return result
-        } catch (error) {
-          if (!this.live || this.connection !== connection || (error.status >= 400 && error.status < 500)) throw error
-        }
-        await new Promise((resolve) => setTimeout(resolve, delay))
-        if (this.connection !== connection) return { result: undefined, newMessages: [] }
+    this.connection = { parameters, subscriber, threadId: this.threadId }
+    for (let delay = 100; ; delay = Math.min(2 * delay, MAX_DELAY)) {
+      const { threadId } = this
+      const connecting = this.begin(() => this.connectOnce(parameters, subscriber))
+      const { turn } = this
+      const isOver = () => !this.live || this.turn !== turn || this.threadId !== threadId
+      try {
+        const result = await connecting
+        if (isOver()) return result
+      } catch (error) {
+        if (isOver() || (error.status >= 400 && error.status < 500)) throw error
       }
-    } finally {
-      watch.unsubscribe()
+      await new Promise((resolve) => setTimeout(resolve, delay))
+      if (isOver()) return { result: undefined, newMessages: [] }
     }
   }
 
@@ -77,22 +84,42 @@ export class HubbubAgent extends HttpAgent {
     const questions = this.pendingInterrupts
     if (!questions.length) this.cursor = undefined
     this.pendingInterrupts = []
-    const connected = super.connectAgent(parameters, subscriber)
-    this.isRunning = false // AG-UI's client says that an agent runs as long as it is connected
-    if (this.cursor) this.pendingInterrupts = questions
-    return await connected
+    const watch = this.subscribe({
+      // The run of a snapshot has the id of the request.
+      onRunStartedEvent: ({ agent, event, input }) => void (agent.isRunning = event.runId !== input.runId),
+      onRunFinishedEvent: (params) => this.endRun(params),
+      onRunErrorEvent: (params) => this.endRun(params),
+    })
+    try {
+      const connected = super.connectAgent(parameters, subscriber)
+      this.isRunning = false // AG-UI's client says that an agent runs as long as it is connected
+      if (this.cursor) this.pendingInterrupts = questions
+      return await connected
+    } finally {
+      watch.unsubscribe()
+    }
   }
 
   async runAgent(parameters, subscriber) {
-    const { connection, messages } = this
-    await this.detachActiveRun()
-    this.addMissing(messages)
+    const running = this.begin(() => this.runOnce(parameters, subscriber))
+    const { turn } = this
+    try {
+      return await running
+    } finally {
+      const { connection } = this
+      // CopilotKit calls detachActiveRun() before each run, so that this call does not end the connection for good.
+      if (this.live && this.turn === turn && connection?.threadId === this.threadId) {
+        this.connectAgent(connection.parameters, connection.subscriber).catch(() => {})
+      }
+    }
+  }
+
+  async runOnce(parameters, subscriber) {
     const watch = this.subscribe({ onRunFinishedEvent: ({ event }) => void (this.cursor = event.metadata?.hubbub) })
     try {
       return await super.runAgent(parameters, subscriber)
     } finally {
       watch.unsubscribe()
-      if (connection && this.live) this.connectAgent(connection.parameters, connection.subscriber).catch(() => {})
     }
   }
 
@@ -103,8 +130,27 @@ export class HubbubAgent extends HttpAgent {
   }
 
   async detachActiveRun() {
-    this.connection = undefined
+    await this.begin(() => {})
+  }
+
+  /**
+   * Detach what is going on, then call *start* for a run or a connection, and return its result.
+   *
+   * The calls take turns, because AG-UI's client cannot detach a run before its stream has begun. After the last event
+   * of a run, this client sets `isRunning` to false, and only then its promise resolves: the next run waits for that.
+   */
+  async begin(start) {
+    const { turn, messages, threadId } = this
+    let markStarted
+    this.turn = new Promise((resolve) => (markStarted = resolve))
+    await turn
     await super.detachActiveRun()
+    await this.activity
+    if (this.threadId === threadId) this.addMissing(messages)
+    this.markStarted = markStarted
+    const result = (async () => start())()
+    this.activity = result.catch(() => {}).finally(markStarted)
+    return await result
   }
 
   /** Stop the answer at once, also one that another client has started. */

@@ -56,10 +56,19 @@ class AguiStream(RunStream):
     """One run as a stream of AG-UI's events; *client_run_id* is the run id of the client.
 
     *cursor_event* is the last event that the client has received. It is None if the stream begins at the start.
+    *has_cancelled* is False for clients before AG-UI 1.0: they fail if an outcome is `cancelled`.
     """
 
-    def __init__(self, run_id: str, client_run_id: str, thread_id: str, cursor_event: Event | None = None) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        client_run_id: str,
+        thread_id: str,
+        cursor_event: Event | None = None,
+        has_cancelled: bool = True,
+    ) -> None:
         super().__init__(run_id)
+        self._has_cancelled = has_cancelled
         # The steps and tool calls that were open at the cursor are not known.
         self._is_resumed = cursor_event is not None
         self._openings = Openings(Opening(find_message_after(cursor_event) if cursor_event is not None else None))
@@ -110,6 +119,8 @@ class AguiStream(RunStream):
         if kind in ("RUN_STARTED", "RUN_FINISHED"):
             fields = {"threadId": event.sessionId, "runId": self.client_run_id} | fields
         if kind == "RUN_FINISHED":
+            if not self._has_cancelled and fields.get("outcome") == {"type": "cancelled"}:
+                del fields["outcome"]
             fields["metadata"] = {"hubbub": self.make_cursor(event)}
         return [{"type": kind, "timestamp": event.ts, **fields}] if kind else []
 

@@ -22,8 +22,14 @@ class ConnectStream(AguiStream):
     before the first event that this stream has left out.
     """
 
-    def __init__(self, thread_id: str, client_run_id: str, continued_run_id: str | None = None) -> None:
-        super().__init__("", client_run_id, thread_id)
+    def __init__(
+        self,
+        thread_id: str,
+        client_run_id: str,
+        continued_run_id: str | None = None,
+        has_cancelled: bool = True,
+    ) -> None:
+        super().__init__("", client_run_id, thread_id, has_cancelled=has_cancelled)
         self._continued_run_id = continued_run_id
         self._start_seq: int | None = None
         self._final_seq: int | None = None
@@ -81,7 +87,8 @@ class ConnectStream(AguiStream):
         objects = super().translate(event, body)
         if objects and isinstance(body, RunStarted) and (messages := self._list_messages(body)):
             run = {"threadId": event.sessionId, "runId": self.run_id}
-            objects[0]["input"] = run | {"messages": messages}
+            # AG-UI's client 0.0.59, which is CopilotKit's, requires the lists.
+            objects[0]["input"] = run | {"messages": messages, "tools": [], "context": []}
         return objects
 
     def _list_messages(self, start: RunStarted) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ SNAKE_CASE_NAMES = {
     "interrupt_id": "interruptId",
     "tool_call_id": "toolCallId",
     "mime_type": "mimeType",
+    "protocol_version": "protocolVersion",
 }
 IDS_KEY = "aguiMessageIds"  # in the metadata of a user's message: the ids that its client chose
 MAX_STORED_IDS = 16
@@ -47,7 +48,7 @@ class ClientTool(msgspec.Struct):
 class RunInput(msgspec.Struct):
     """The fields of AG-UI's RunAgentInput that the hub uses. Of `messages`, the hub reads only what is new at the end.
 
-    The names of the fields may also be in snake_case.
+    The names of the fields may also be in snake_case. Clients before AG-UI 1.0 send no `protocolVersion`.
     """
 
     example: ClassVar[str] = '{"threadId":"s1","runId":"r1","messages":[{"role":"user","content":"hello"}]}'
@@ -59,6 +60,12 @@ class RunInput(msgspec.Struct):
     context: list[dict[str, Any]] | None = None
     forwardedProps: Any = None
     resume: list[ResumeEntry] | None = None
+    protocolVersion: str | None = None
+
+    @property
+    def has_cancelled(self) -> bool:
+        """True if the client accepts the outcome `cancelled`."""
+        return self.protocolVersion is not None
 
 
 @attrs.frozen(kw_only=True)

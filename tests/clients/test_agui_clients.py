@@ -67,7 +67,7 @@ async def test_an_answer_outlives_its_page(hub: Hub, client: ForeignClient) -> N
     (hub.folder / "open").touch()
     answer = await client.run("browsers", hub.url, str(hub.folder / "closed"), str(hub.folder / "open"), PAGE)
     ids, same_ids = answer["ids"]
-    assert answer["wasRunning"] and ids == same_ids and len({*ids}) == 4
+    assert answer["wasRunning"] and ids == same_ids and len({*ids}) == 6
 
 
 @parametrize("agui", "questions")

@@ -74,7 +74,7 @@ BLOCK_KINDS = {
     ("python", "first-client"),  # run by test_first_clients.py, as is the next
     ("js", "first-client"),
     ("js", "client"),  # run by test_js_client.py
-    ("jsx", "component"),  # run by tests/clients/test_react.py
+    ("jsx", "component"),  # run by tests/clients/test_react.py and test_copilotkit.py
     ("js", "copilotkit"),  # run by tests/clients/test_agui_clients.py
     ("jsx", "assistant-ui"),  # run by tests/clients/test_assistant_ui.py
     ("js",),

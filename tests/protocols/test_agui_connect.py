@@ -125,6 +125,32 @@ async def test_a_page_shows_later_runs_of_other_clients(hub: Hub) -> None:
 
 
 @needs_node
+async def test_a_page_has_one_stream_however_often_it_connects(hub: Hub, tmp_path: Path) -> None:
+    """React's strict mode connects twice. The page is shown as running in its own run, and is live again after it.
+
+    CopilotKit detaches the page before each run.
+    """
+    await hub.start()
+    gate = tmp_path / "gate"
+    async with open_page(hub, "gated") as page:
+        for _ in range(3):
+            await page.call("connect")
+        await page.call("look", "connected")
+        await page.until(lambda state: state.get("mark"))
+        await page.call("detach")
+        await page.call("say", "u1", str(gate))
+        state = await page.until(lambda state: read_texts(state)[-1:] == ["one "])
+        assert state["isRunning"]
+        subscriptions = hub.node.sessions[Key("t1")].channel.subscriptions
+        await eventually(lambda: len(subscriptions) == 1)
+        gate.touch()
+        await page.until_texts(str(gate), "one two")
+        socket = await hub.connect("?sessionId=t1")
+        await socket.send(type="chat", agentId="echo", sessionId="t1", message="theirs")
+        await page.until_texts(str(gate), "one two", "theirs", "theirs ")
+
+
+@needs_node
 async def test_a_second_page_stops_the_answer_and_answers_the_question(hub: Hub, tmp_path: Path) -> None:
     """Both pages show the end."""
     hub.agent("asks.py", ASKS)
@@ -226,6 +252,7 @@ async def test_a_connection_goes_on_after_its_cursor(hub: Hub) -> None:
     received = await connect(hub, "t1", live="true", **cursor)
     assert received[0]["type"] == "RUN_STARTED" and received[-1]["type"] == "RUN_FINISHED"
     assert [message["content"] for message in received[0]["input"]["messages"]] == ["two"]
+    assert received[0]["input"]["tools"] == received[0]["input"]["context"] == []  # clients before AG-UI 1.0 need them
     assert [event["delta"] for event in received if "delta" in event] == ["two "]
     assert [event["type"] for event in await connect(hub, "empty")] == [
         "RUN_STARTED",

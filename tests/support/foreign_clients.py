@@ -1,8 +1,10 @@
 """Programs that use a client of another project, each with its packages in an environment of its own.
 
 A program is a file of Python or JavaScript in tests/clients/programs/. Its header names its packages with exact
-versions, in the form of inline script metadata (PEP 723), also in JavaScript. The packages are installed once into
-build/clients/. A program is called with a URL and the name of one of its functions, and prints the result as JSON.
+versions, in the form of inline script metadata (PEP 723), also in JavaScript. There the table `overrides` has packages
+of packages that are installed in another version, or not: `file:./nothing` is an empty package. The packages are
+installed once into build/clients/. A program is called with a URL and the name of one of its functions, and prints
+the result as JSON.
 """
 
 import asyncio
@@ -53,13 +55,16 @@ class ForeignClient:
         return self.environments / self.id
 
     def list_packages(self) -> list[str]:
-        """Return the packages with their versions, from the header of the program."""
+        """Return the packages with their versions."""
+        packages: list[str] = self._read_header()["dependencies"]
+        return packages
+
+    def _read_header(self) -> dict[str, Any]:
         mark = "#" if self.is_python else "//"
         block = re.search(rf"^{mark} /// script\n(.*?)^{mark} ///$", self.file.read_text(), re.MULTILINE | re.DOTALL)
         assert block is not None, f"{self.file} has no header with its packages"
         text = re.sub(rf"^{mark} ?", "", block[1], flags=re.MULTILINE)
-        packages: list[str] = tomllib.loads(text)["dependencies"]
-        return packages
+        return tomllib.loads(text)
 
     def list_functions(self) -> list[str]:
         """Return the names of the functions at the top level of the program."""
@@ -112,11 +117,16 @@ class ForeignClient:
     def _install_javascript(self) -> str:
         if shutil.which("npm") is None:
             pytest.skip("no Node.js here: install node and npm")
-        environment = self.folder / "node_modules"
+        environment, nothing = self.folder / "node_modules", self.folder / "nothing"
         versions = dict(package.rsplit("@", 1) for package in self.list_packages())
-        content = json.dumps({"private": True, "type": "module", "dependencies": versions}, indent=2)
+        overrides = self._read_header().get("overrides", {})
+        manifest = {"private": True, "type": "module", "dependencies": versions, "overrides": overrides}
+        content = json.dumps(manifest, indent=2)
         if not _is_complete(environment, content):
             (self.folder / "package.json").write_text(content)
+            nothing.mkdir(exist_ok=True)
+            (nothing / "package.json").write_text('{"version": "99.0.0"}')
+            (nothing / "index.js").touch()
             _call(
                 "npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error", folder=self.folder
             )

@@ -1,5 +1,6 @@
 // node agui_connect.mjs URL THREAD: connect an agent to a session. Each line of the input is a JSON list of the name of
-// a method and its arguments: `stop`, `run`, `say`, `answer`, `look`, `hold`, `close`. Each change is printed as a line of JSON.
+// a method and its arguments: `stop`, `run`, `say`, `answer`, `look`, `hold`, `connect`, `detach`, `close`. Each change is
+// printed as a line of JSON.
 import { createInterface } from 'node:readline'
 import { HubbubAgent } from './agui.js'
 
@@ -36,6 +37,8 @@ const commands = {
     await agent.runAgent({ runId: `answer-${process.pid}-${run++}`, resume })
   },
   hold: () => void (mustHold = true), // let the next piece of text wait until `say`
+  connect: () => agent.connectAgent(),
+  detach: () => agent.detachActiveRun(),
   stop: () => agent.abortRun(),
   look: (word) => void (mark = word),
   close: () => process.exit(0),

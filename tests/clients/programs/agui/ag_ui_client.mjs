@@ -7,8 +7,8 @@
 import { execFileSync } from 'node:child_process'
 import { HttpAgent, buildResumeArray } from '@ag-ui/client'
 import { args, run, url } from './scenario.mjs'
+import { watch } from './watch.mjs'
 
-const TIMEOUT = 30_000 // in ms
 const warnings = []
 console.warn = console.error = (...words) => void warnings.push(words.join(' '))
 
@@ -22,21 +22,9 @@ function check(scenario) {
 
 const address = (agentId) => `${url}/api/v1/agents/${agentId}/agui`
 
-/** Return an agent with `until()`. AG-UI's client does not tell later subscribers of a run that is going on. */
 function open(agentId, Agent = HttpAgent) {
   const agent = new Agent({ url: address(agentId), threadId: 't1' })
-  const changes = new EventTarget()
-  agent.subscribe({ onMessagesChanged: () => void setTimeout(() => changes.dispatchEvent(new Event('change'))) })
-
-  /** Wait until the messages have these texts. */
-  agent.until = (...texts) =>
-    new Promise((resolve, reject) => {
-      const look = () => String(agent.messages.map(({ content }) => content)) === String(texts) && resolve()
-      changes.addEventListener('change', look)
-      setTimeout(() => reject(new Error(JSON.stringify(agent.messages))), TIMEOUT).unref()
-      look()
-    })
-  return agent
+  return Object.assign(agent, { until: watch(agent) })
 }
 
 async function say(agent, text, parameters, subscriber) {
@@ -117,6 +105,8 @@ async function browsers() {
   second.abortRun()
   await say(third, args[1])
   await second.until(args[0], 'one ', args[1], 'one two')
+  await say(second, args[1])
+  await third.until(args[0], 'one ', args[1], 'one two', args[1], 'one two')
   return { wasRunning, ids: [second, third].map(({ messages }) => messages.map(({ id }) => id)) }
 }
 

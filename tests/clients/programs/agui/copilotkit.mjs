@@ -7,26 +7,13 @@
 import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { args, run, url } from './scenario.mjs'
-
-const TIMEOUT = 30_000 // in ms
+import { watch } from './watch.mjs'
 
 /** Return the module in docs/copilotkit.md. */
 async function install() {
   execFileSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--silent', `${url}/client.tgz`])
-  writeFileSync('page.mjs', args.at(-1))
-  return await import('./page.mjs')
-}
-
-/** Wait until an agent shows these texts. */
-function until({ agent }, ...texts) {
-  const shows = () => JSON.stringify(agent.messages.map(({ content }) => content ?? '')) === JSON.stringify(texts)
-  return new Promise((resolve, reject) => {
-    const fail = () => reject(new Error(JSON.stringify(agent.messages)))
-    const timer = setTimeout(fail, TIMEOUT)
-    const check = () => shows() && (clearTimeout(timer), resolve())
-    agent.subscribe({ onMessagesChanged: () => void setTimeout(check) })
-    check()
-  })
+  writeFileSync('chat.mjs', args.at(-1))
+  return await import('./chat.mjs')
 }
 
 async function tools() {
@@ -48,16 +35,21 @@ async function tools() {
 /** A page is left in the middle of an answer. Two others show the answer, and one stops it. */
 async function browsers() {
   const { openChat, say, showSession, stop } = await install()
-  const [first, second, third] = [1, 2, 3].map(() => openChat(url, 'gated', 't1'))
+  const [first, second, third] = [1, 2, 3].map(() => {
+    const page = openChat(url, 'gated', 't1')
+    return { ...page, until: watch(page.agent) }
+  })
   void say(first, args[0])
-  await until(first, args[0], 'one ')
+  await first.until(args[0], 'one ')
   await first.agent.detachActiveRun()
   for (const page of [second, third]) showSession(page)
-  for (const page of [second, third]) await until(page, args[0], 'one ')
+  for (const page of [second, third]) await page.until(args[0], 'one ')
   const wasRunning = third.agent.isRunning
   stop(second)
   await say(third, args[1])
-  await until(second, args[0], 'one ', args[1], 'one two')
+  await second.until(args[0], 'one ', args[1], 'one two')
+  await say(second, args[1])
+  await third.until(args[0], 'one ', args[1], 'one two', args[1], 'one two')
   return { wasRunning, ids: [second, third].map(({ agent }) => agent.messages.map(({ id }) => id)) }
 }
 
