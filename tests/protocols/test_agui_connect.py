@@ -192,6 +192,21 @@ async def test_a_page_can_send_while_an_event_is_applied(hub: Hub) -> None:
 
 
 @needs_node
+async def test_a_page_that_is_left_in_its_own_run_does_not_connect_again(hub: Hub, tmp_path: Path) -> None:
+    """The agent sends no request any more."""
+    await hub.start()
+    gate = tmp_path / "gate"
+    async with open_page(hub, "gated") as page:
+        await page.call("say", "u1", str(gate))
+        await page.until(lambda state: read_texts(state)[-1:] == ["one "])
+        await page.call("detach")
+        await page.until(lambda state: not state["isRunning"])
+        await page.call("look", "left")
+        state = await page.until(lambda state: state.get("mark") == "left")
+        assert state["requests"] == 2
+
+
+@needs_node
 async def test_a_page_goes_on_after_a_run_that_fails(hub: Hub) -> None:
     """Such a run ends the stream of AG-UI, so the page connects again."""
     hub.agent("failing.py", "async def failing(message: str):\n    yield 'one '\n    raise ValueError(message)")

@@ -6,12 +6,13 @@ import { HubbubAgent } from './agui.js'
 
 const [url, threadId] = process.argv.slice(2)
 console.warn = (...words) => console.log(JSON.stringify({ warning: words.join(' ') }))
-const agent = new HubbubAgent({ url, threadId })
+let requests = 0
+const agent = new HubbubAgent({ url, threadId, fetch: (...words) => (requests++, fetch(...words)) })
 let mark, release
 let mustHold = false
 const show = () => {
   const { messages, isRunning, pendingInterrupts, state } = agent
-  console.log(JSON.stringify({ messages, isRunning, questions: pendingInterrupts, state, mark }))
+  console.log(JSON.stringify({ messages, isRunning, questions: pendingInterrupts, state, mark, requests }))
 }
 agent.subscribe({ onMessagesChanged: show, onRunFinalized: show, onRunFailed: ({ error }) => console.log(JSON.stringify({ error: String(error) })) })
 agent.subscribe({
