@@ -21,10 +21,10 @@ MAX_CONTROL_BYTES = 125  # of the payload of a control frame (RFC 6455, 5.5)
 class Linger(asyncio.Protocol):
     """The protocol of a connection after the hub's close frame: it passes all on to *protocol*, and counts the bytes.
 
-    It closes the transport when the peer has sent nothing for `close_seconds`, and at the latest after `linger_bytes`
-    or `linger_seconds`. aiohttp drops what comes after a violation of the protocol, so there may be no frames any more.
-    Then a close frame at the end of the received bytes counts as the answer of the peer. *loss* has a result when the
-    connection is lost.
+    It closes the transport when the peer has sent nothing for `close_seconds`, and aborts it after `linger_bytes` or
+    `linger_seconds`: with TLS, a transport that closes still reads what the peer sends. aiohttp drops what comes after
+    a violation of the protocol, so there may be no frames any more. Then a close frame at the end of the received bytes
+    counts as the answer of the peer. *loss* has a result when the connection is lost.
     """
 
     protocol: FlowControlProtocol
@@ -59,7 +59,7 @@ class Linger(asyncio.Protocol):
         self._end = (self._end + data[-HEAD_BYTES - MAX_CONTROL_BYTES :])[-HEAD_BYTES - MAX_CONTROL_BYTES :]
         self.protocol.data_received(data)
         if self._received_bytes > self.limits.linger_bytes:
-            self._close()
+            self.transport.abort()
         elif self.is_unreadable:
             self._close_if_answered()
 
@@ -81,11 +81,13 @@ class Linger(asyncio.Protocol):
 
     def _check_time(self) -> None:
         loop = asyncio.get_running_loop()
-        close_time = min(self._receive_time + self.limits.close_seconds, self._end_time)
-        if loop.time() >= close_time:
+        now, silence_end = loop.time(), self._receive_time + self.limits.close_seconds
+        if now >= self._end_time:
+            self.transport.abort()
+        elif now >= silence_end:
             self._close()
         else:
-            self._timer = loop.call_at(close_time, self._check_time)
+            self._timer = loop.call_at(min(silence_end, self._end_time), self._check_time)
 
     def _close_if_answered(self) -> None:
         if is_answer(self._end, self.code):

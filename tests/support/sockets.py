@@ -13,13 +13,18 @@ from support.waiting import PATIENCE
 PING = b"\x89\x00"  # a complete frame
 
 
+def make_upgrade(port: int, path: str) -> bytes:
+    """Return the request of a WebSocket handshake."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    ).encode()
+
+
 def open_websocket(port: int, path: str) -> socket.socket:
     """Connect, and complete the WebSocket handshake; return the socket."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-    sock.sendall(
-        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-    )
+    sock.sendall(make_upgrade(port, path))
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += sock.recv(1)

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ import structlog
 from support.certificates import CertificateFiles, make_certificate
 from support.hub import AGENTS, Client, Hub
 from support.process import HubProcess, run_hubbub
-from support.sockets import read_response
+from support.sockets import make_upgrade, read_response
 from support.waiting import PATIENCE, eventually
 
 from hub.access.doors import make_base_url, make_local_url
-from hub.limits import Limits
+from hub.limits import Limits, MiB
 from hub.observe.counters import DoorCounters
 from hub.settings import ConfigError, Settings
 from hub.web.accepting import Acceptor, make_acceptor
@@ -386,3 +387,28 @@ def test_a_certificate_needs_its_key(files: CertificateFiles) -> None:
     with pytest.raises(ConfigError, match='set tls_certificate = "FILE"'):
         Settings(tls_key=files.key_file)
     assert open_certificate(Settings()) is None
+
+
+def flood(port: int, context: ssl.SSLContext) -> int:
+    """Send one long frame until the hub cuts the connection, at most 1 GiB. Return the number of MiB sent."""
+    count = 0
+    with socket.create_connection(("localhost", port), PATIENCE) as sock, context.wrap_socket(
+        sock, server_hostname="localhost"
+    ) as client:
+        client.sendall(make_upgrade(port, "/api/v1/ws"))
+        while not client.recv(1 << 16).endswith(b"\r\n\r\n"):
+            pass
+        with suppress(OSError):
+            client.sendall(b"\x82\xff" + struct.pack("!QL", 1 << 30, 0))
+            while count < 1024:
+                client.sendall(bytes(MiB))
+                count += 1
+    return count
+
+
+async def test_what_the_hub_drops_after_its_close_frame_has_a_limit(
+    process: HubProcess, files: CertificateFiles
+) -> None:
+    """Also with TLS, whose closing waits for the peer."""
+    async with await start(process, files, limits_linger_bytes=MiB, limits_close_seconds=PATIENCE):
+        assert await asyncio.to_thread(flood, process.port, files.trust()) < 100
