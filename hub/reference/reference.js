@@ -123,10 +123,6 @@ function exampleCommand(method, path, operation) {
   if (body?.["application/json"]) {
     words.push("-H", quote("Content-Type: application/json"));
     words.push("-d", quote(JSON.stringify(body["application/json"].example)));
-  } else if (body?.["multipart/form-data"]) {
-    for (const [name, field] of Object.entries(body["multipart/form-data"].schema.properties)) {
-      words.push("-F", quote(field.format === "binary" ? `${name}=hello;filename=hello.txt` : `${name}=${sample(field)}`));
-    }
   } else if (body) words.push("-H", quote("Content-Type: text/plain"), "--data-binary", quote("hello"));
   return words.join(" ");
 }
@@ -161,17 +157,16 @@ function route(method, path, operation) {
     elements.push(make("h3", {}, "Parameters"), table("Parameters", rows));
   }
   const body = operation.requestBody;
-  if (body) elements.push(make("h3", {}, body.required ? "Body" : "Body (optional)"), ...bodyFields(body.content));
+  if (body) elements.push(make("h3", {}, body.required ? "Body" : "Body (optional)"), bodyFields(body.content["application/json"]));
   elements.push(make("h3", {}, "Answers"), answers(operation), make("h3", {}, "Example"), ...copyable(exampleCommand(method, path, operation)));
   const head = [make("b", {}, method.toUpperCase()), code(path), make("span", {}, operation.summary)];
   return details(operation.operationId, head, ...elements);
 }
 
-function bodyFields(contents) {
-  const json = contents["application/json"];
-  if (json) return [fields("Body", json.schema.$ref ? schemas[lastPart(json.schema.$ref)] : json.schema)];
-  const form = contents["multipart/form-data"];
-  return [make("p", {}, form ? "Bytes, or a form:" : "Bytes."), form ? fields("Form", form.schema) : null];
+function bodyFields(content) {
+  if (!content) return make("p", {}, "Bytes.");
+  const schema = content.schema.$ref ? schemas[lastPart(content.schema.$ref)] : content.schema;
+  return fields("Body", schema);
 }
 
 function showRoutes(openapi) {

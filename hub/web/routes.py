@@ -74,10 +74,9 @@ class ErrorBody:
 class Route:
     """One row of a route table. The docstring of *handler* is the summary and the description in the documents.
 
-    *body* is a class that msgspec knows, a Content, or a tuple of Contents. *responses* maps each status to a body: a
-    class, a Content, None for no body, or a tuple of bodies. *responses* omits the errors that the documents add: the
-    errors of all routes (403 and 500), of a *body* (400 and 413), of a *query* or a WebSocket (400), and of a stream or
-    a WebSocket (505).
+    *body* is a class that msgspec knows, or a Content. *responses* maps each status to a body: a class, a Content, None
+    for no body, or a tuple of bodies. *responses* omits the errors that the documents add: the errors of all routes
+    (403 and 500), of a *body* (400 and 413), of a *query* or a WebSocket (400), and of a stream or a WebSocket (505).
 
     *raises* lists the other errors of the handler; their response has the form of *error_body*. *path_fields* are the
     fields of *body* whose values come from the path. *headers* are request headers with their types. The route exists
@@ -109,11 +108,6 @@ class Route:
         """All paths of the route."""
         paths = [prefix + self.path for prefix in self.prefixes]
         return paths + [f"{path}/" for path in paths if self.has_slash_form]
-
-    @property
-    def bodies(self) -> tuple[Any, ...]:
-        """The bodies of requests, of which a client sends one."""
-        return () if self.body is None else _as_tuple(self.body)
 
     @property
     def contents(self) -> tuple[Any, ...]:

@@ -33,7 +33,7 @@ from hub.limits import KiB
 from hub.messages import StoredFile
 from hub.storage.records import FileRecord
 from hub.web.api.session_shapes import PageBody, PageQuery, page_response, read_page_request, read_session_id
-from hub.web.api.uploads import BYTES_CONTENT, FORM_CONTENT, UploadQuery, post_file
+from hub.web.api.uploads import BYTES_CONTENT, UploadQuery, post_file
 from hub.web.doorkeeper import principal_of
 from hub.web.routes import HUB_KEY, ErrorBody, Route, json_response, limits_of, read_query
 
@@ -155,7 +155,7 @@ ROUTES = (
         handler=post_file,
         tag="Files",
         responses={201: StoredFile},
-        body=(BYTES_CONTENT, FORM_CONTENT),
+        body=BYTES_CONTENT,
         query=UploadQuery,
         raises=(
             *(BadType, EmptyFile, FileTooLarge, QuotaExceeded, PrincipalQuotaExceeded, UploadTooSlow),

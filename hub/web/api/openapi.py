@@ -77,7 +77,7 @@ def build_openapi(routes: Sequence[Route], limits: Limits, base_path: str = "") 
 
 def _list_kinds(route: Route) -> Iterator[Any]:
     yield from (content for content in route.contents if content is not None and not isinstance(content, Content))
-    yield from (kind for kind in (*route.bodies, route.query) if kind is not None and not isinstance(kind, Content))
+    yield from (kind for kind in (route.body, route.query) if kind is not None and not isinstance(kind, Content))
     yield from (ErrorBody, route.error_body)
 
 
@@ -139,8 +139,8 @@ def _schema(kind: Any) -> Schema:
 
 
 def _body(route: Route, components: dict[str, Schema]) -> Schema:
-    if all(isinstance(body, Content) for body in route.bodies):
-        return {"required": True, "content": {body.media: {"schema": dict(body.schema)} for body in route.bodies}}
+    if isinstance(route.body, Content):
+        return {"required": True, "content": {route.body.media: {"schema": dict(route.body.schema)}}}
     name = _body_name(route)
     content = {"schema": schema_ref(name), "example": _example(route)}
     return {"required": bool(components[name]["required"]), "content": {"application/json": content}}
