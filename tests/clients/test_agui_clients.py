@@ -11,6 +11,15 @@ PAGE = BLOCK.text  # a module with the code of docs/copilotkit.md
 
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS + RUN_SECONDS)
 
+# The event between the texts keeps the hub from joining them.
+ECHO = """
+from hub import Progress
+
+async def echo(message: str):
+    for word in message.split():
+        yield f"{word} "
+        yield Progress(0.5)
+"""
 # Calls the client's tool with a city, and says its result.
 FORECASTER = """
 from hub import Run, ToolCallArgs, ToolCallEnd, ToolCallStart, agent
@@ -47,6 +56,7 @@ async def counter(run: Run):
 @parametrize("agui", "stream")
 async def test_the_client_receives_the_text_in_pieces(hub: Hub, client: ForeignClient) -> None:
     """Each piece as it comes."""
+    hub.agent("echo.py", ECHO)
     await hub.start()
     assert await client.run("stream", hub.url, "hello there") == ["hello ", "there "]
 
