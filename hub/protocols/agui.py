@@ -56,7 +56,7 @@ class AguiStream(RunStream):
     """One run as a stream of AG-UI's events; *client_run_id* is the run id of the client.
 
     *cursor_event* is the last event that the client has received. It is None if the stream begins at the start.
-    *has_cancelled* is False for clients before AG-UI 1.0: they fail if an outcome is `cancelled`.
+    *has_cancelled_outcome* is False for clients before AG-UI 1.0: they fail at the outcome `cancelled`.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class AguiStream(RunStream):
         client_run_id: str,
         thread_id: str,
         cursor_event: Event | None = None,
-        has_cancelled: bool = True,
+        has_cancelled_outcome: bool = True,
     ) -> None:
         super().__init__(run_id)
-        self._has_cancelled = has_cancelled
+        self._has_cancelled_outcome = has_cancelled_outcome
         # The steps and tool calls that were open at the cursor are not known.
         self._is_resumed = cursor_event is not None
         self._openings = Openings(Opening(find_message_after(cursor_event) if cursor_event is not None else None))
@@ -119,7 +119,7 @@ class AguiStream(RunStream):
         if kind in ("RUN_STARTED", "RUN_FINISHED"):
             fields = {"threadId": event.sessionId, "runId": self.client_run_id} | fields
         if kind == "RUN_FINISHED":
-            if not self._has_cancelled and fields.get("outcome") == {"type": "cancelled"}:
+            if not self._has_cancelled_outcome and fields.get("outcome") == {"type": "cancelled"}:
                 del fields["outcome"]
             fields["metadata"] = {"hubbub": self.make_cursor(event)}
         return [{"type": kind, "timestamp": event.ts, **fields}] if kind else []

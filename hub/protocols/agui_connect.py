@@ -27,9 +27,9 @@ class ConnectStream(AguiStream):
         thread_id: str,
         client_run_id: str,
         continued_run_id: str | None = None,
-        has_cancelled: bool = True,
+        has_cancelled_outcome: bool = True,
     ) -> None:
-        super().__init__("", client_run_id, thread_id, has_cancelled=has_cancelled)
+        super().__init__("", client_run_id, thread_id, has_cancelled_outcome=has_cancelled_outcome)
         self._continued_run_id = continued_run_id
         self._start_seq: int | None = None
         self._final_seq: int | None = None

@@ -63,7 +63,7 @@ class RunInput(msgspec.Struct):
     protocolVersion: str | None = None
 
     @property
-    def has_cancelled(self) -> bool:
+    def has_cancelled_outcome(self) -> bool:
         """True if the client accepts the outcome `cancelled`."""
         return self.protocolVersion is not None
 

@@ -104,7 +104,7 @@ async def post_agui_connect(request: web.Request) -> web.StreamResponse:
     hub, principal, query = request.app[HUB_KEY], principal_of(request), read_query(request, ConnectQuery)
     _, run_input = await _read_request(request)
     async with EventStream(request) as stream:
-        protocol = ConnectStream(run_input.threadId, run_input.runId, query.runId, run_input.has_cancelled)
+        protocol = ConnectStream(run_input.threadId, run_input.runId, query.runId, run_input.has_cancelled_outcome)
         client: ClientHandle | None = None
         is_idle = False
 
@@ -178,7 +178,7 @@ class _HubRunStream:
         """Open the stream for the events of a run. This method is a RunOpener."""
         run_input = self._input
         ids = (run_id, run_input.runId, run_input.threadId)
-        protocol = AguiStream(*ids, cursor_event, run_input.has_cancelled)
+        protocol = AguiStream(*ids, cursor_event, run_input.has_cancelled_outcome)
         client = await self._stream.open(protocol)
         self._run_id, self._end_event = run_id, protocol.end_event
         if run_input.resume and cursor_event is None:
