@@ -160,7 +160,7 @@ export interface UrlSource {
   mimeType?: string
 }
 
-/** The id that a provider gave to an uploaded file. The provider `hubbub` is the hub; all others are model providers. */
+/** The id that a provider gave to an uploaded file. The provider `hubbub` is the hub, any other a model provider. */
 export interface FileSource {
   type: 'file'
   value: string

@@ -27,7 +27,7 @@ class UrlSource(msgspec.Struct, tag="url", frozen=True, omit_defaults=True):
 
 
 class FileSource(msgspec.Struct, tag="file", frozen=True, omit_defaults=True):
-    """The id that a provider gave to an uploaded file. The provider `hubbub` is the hub; all others are model providers."""
+    """The id that a provider gave to an uploaded file. The provider `hubbub` is the hub, any other a model provider."""
 
     value: str
     provider: ShortText | None = None
