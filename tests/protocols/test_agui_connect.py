@@ -184,7 +184,8 @@ async def test_a_page_can_send_while_an_event_is_applied(hub: Hub) -> None:
     async with open_page(hub, "echo") as page:
         await page.until_texts("a", "a ")
         await page.call("hold")
-        await page.until(lambda state: True)
+        await page.call("look", "ready")
+        await page.until(lambda state: state.get("mark") == "ready")
         await socket.send(type="chat", agentId="echo", sessionId="t1", message="theirs")
         await page.until(lambda state: state.get("mark") == "held")
         await page.call("say", "u1", "mine")
