@@ -98,8 +98,8 @@ class ConnectQuery(msgspec.Struct, frozen=True):
 async def post_agui_connect(request: web.Request) -> web.StreamResponse:
     """Connect to a session with the AG-UI protocol.
 
-    The stream has the messages of the session, then the run that is going on from its start, or else with `live` the
-    next run. It ends with that run. With a cursor it begins after it, without the messages.
+    The stream has the messages of the session, and then one run: the current one from its start, or with `live` the
+    next one. It ends with this run. With a cursor, the stream begins after the cursor, and has no messages.
     """
     hub, principal, query = request.app[HUB_KEY], principal_of(request), read_query(request, ConnectQuery)
     _, run_input = await _read_request(request)

@@ -112,7 +112,7 @@ async def post_cancel(request: web.Request) -> web.Response:
 
 
 async def post_resume(request: web.Request) -> web.Response:
-    """Answer an open question of a run."""
+    """Reply to an open question of an agent. The first reply counts."""
     command = await _read_command(request, Resume, '{"interruptId":"i_1","status":"resolved","payload":true}')
     return web.json_response(notice_fields(await commands.resume(request.app[HUB_KEY], principal_of(request), command)))
 

@@ -57,8 +57,8 @@ class IncomingFile:
 async def post_file(request: web.Request) -> web.Response:
     """Upload a file to a session.
 
-    The body is the content of the file, and `Content-Type` is its media type. Or the body is a form with one file, as
-    browsers and `curl -F` send it. If the session does not exist, it is created.
+    The body is the content of the file, and `Content-Type` is its media type. The body may also be a form with one
+    file, as browsers and `curl -F` send it. If the session does not exist, it is created.
     """
     hub, query = request.app[HUB_KEY], read_query(request, UploadFormQuery)
     _check_headers(request)
