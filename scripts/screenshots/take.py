@@ -121,7 +121,7 @@ async def answer(page: Page, url: str) -> None:
 
 async def chinese(page: Page, url: str) -> None:
     await page.goto(f"{url}/?session=chinese")
-    await say(page, "怎样逐行读取一个流?")
+    await say(page, "怎样逐行读取一个流？")
     await wait_until_answered(page)
 
 

@@ -27,7 +27,7 @@ Three things to know:
 
 Shall I show how to test it?
 """
-CHINESE = """可以用一个**生成器**逐行返回内容,由调用者决定何时停止:
+CHINESE = """可以用一个**生成器**逐行返回内容，由调用者决定何时停止：
 
 ```python
 async def lines(reader):
@@ -35,11 +35,11 @@ async def lines(reader):
         yield raw.decode().rstrip("\\n")
 ```
 
-需要注意三点:
+需要注意三点：
 
-1. 生成器会一直占用连接,用完请调用 `aclose()`。
-2. 一行可能很长,请给读取器设置 `limit`。
-3. 字符可能在中间被截断,解码会失败。
+1. 生成器会一直占用连接，用完请调用 `aclose()`。
+2. 一行可能很长，请给读取器设置 `limit`。
+3. 字符可能在中间被截断，解码会失败。
 """
 # Short answers, by a word in the message.
 SHORT = {
