@@ -116,7 +116,7 @@ class Limits:
     list_size: Count = 100  # sessions or messages on one page of a list
     title_length: Count = 200  # characters of a session's title
     presence_members: CountOrZero = 50  # in one `presence` notice
-    presence_seconds: Seconds = 1.0  # between two `presence` notices of a session
+    presence_seconds: Seconds = 1.0  # between two `presence` notices of a session, or two of `typing` over HTTP
     audit_entries: Count = 100_000  # kept in the log; the oldest are deleted
 
 

@@ -174,9 +174,14 @@ def end_subscription(hub: Hub, principal: Principal, session_id: str, client: Cl
 
 
 async def typing(hub: Hub, principal: Principal, command: Typing, client: ClientHandle | None = None) -> None:
-    """Send a typing notice to the other members of a session. Do nothing if a client is not subscribed to it."""
+    """Send a typing notice to the other members of a session. Do nothing if a client is not subscribed to it.
+
+    Without a client, whose commands have a rate limit, a principal sends at most one notice in `presence_seconds`.
+    """
     key = hub.make_key(principal, command.sessionId)
     session, connection = hub.node.sessions.get(key), client.connection if client is not None else None
-    if session is not None and (connection is None or key in connection.subscriptions):
+    if session is None:
+        return
+    if session.note_typing(principal.id) if connection is None else key in connection.subscriptions:
         notice = partial(TypingNotice, sessionId=command.sessionId, author=principal.author)
         hub.node.fanout.send_notice(session.channel, notice, excluded_connection=connection)

@@ -33,6 +33,7 @@ class LiveSession:
     schedule: Schedule = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
     use_count: int = 0
+    _typing_times: dict[str, float] = attrs.Factory(dict)  # of the last notices that note_typing() has allowed
 
     def __attrs_post_init__(self) -> None:
         channel, host = self.channel, self.host
@@ -113,6 +114,15 @@ class LiveSession:
     def list_questions(self) -> tuple[OpenQuestion, ...]:
         """Return the open questions that the log holds."""
         return tuple(question for run in self.active_runs.values() for question in run.questions.list_visible())
+
+    def note_typing(self, principal_id: str) -> bool:
+        """Return whether a principal's `typing` notice is due: it says nothing new within `presence_seconds`."""
+        now = asyncio.get_running_loop().time()
+        start = now - self.host.limits.presence_seconds
+        self._typing_times = {id: time for id, time in self._typing_times.items() if time > start}
+        is_due = principal_id not in self._typing_times
+        self._typing_times.setdefault(principal_id, now)
+        return is_due
 
     def make_state(self) -> State:
         """Return the `state` notice of the session."""

@@ -912,3 +912,18 @@ async def test_typing_over_http_reaches_the_members_of_the_session(hub: Hub) -> 
         assert await post(http, "sessions/s1/typing") == (204, None)
         assert (await client.until_type("typing"))["author"] == {"id": "local", "name": "local"}
         assert await post(http, "sessions/nobody-is-here/typing") == (204, None)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(1000, 1), (1e-6, 5)])
+async def test_typing_over_http_is_shown_at_most_once_in_a_while(hub: Hub, seconds: float, count: int) -> None:
+    """HTTP has no rate limit for commands, and each notice goes to every member of the session."""
+    await hub.start(presence_seconds=seconds)
+    client = await hub.connect("?sessionId=s1", extended=True)
+    other = await hub.connect("?sessionId=s1", extended=True)
+    await hub.wait_until_live("s1", 2)
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/") as http:
+        for _ in range(5):
+            assert await post(http, "sessions/s1/typing") == (204, None)
+    await other.send(type="chat", agentId="echo", sessionId="s1", message="hello")
+    await client.until_done()
+    assert len([frame for frame in client.frames if frame["type"] == "typing"]) == count
