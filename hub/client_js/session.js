@@ -72,7 +72,12 @@ export class Session {
    */
   async ask(message, { onQuestion, ...options } = {}) {
     const chat = this.chat(message, options)
-    if (onQuestion) chat._onQuestion = (question) => this.#reply(chat, question, onQuestion)
+    const ids = new Set() // after a reset, the answer begins anew, and its questions come again
+    chat._onQuestion = (question) => {
+      if (!onQuestion || ids.has(question.id)) return
+      ids.add(question.id)
+      this.#reply(chat, question, onQuestion)
+    }
     return chat.text()
   }
 

@@ -158,3 +158,46 @@ async def test_a_reset_says_how_an_answer_ended(end: dict[str, Any], result: str
     (NODE_FOLDER / "reset_answer.mjs").write_text(RESET_PROGRAM)
     async with scripted(script) as url:
         assert (await run_node("reset_answer.mjs", url)).strip() == result
+
+
+QUESTION_PROGRAM = """
+import WebSocket from 'ws'
+import { connect } from './client.js'
+
+const hub = connect(process.argv[2], { WebSocket })
+const questions = []
+const text = await hub.session('s1').ask('x', { onQuestion: ({ id }) => { questions.push(id); return 'yes' } })
+console.log(questions.join(), text)
+hub.close()
+"""
+
+
+@needs_node
+async def test_a_question_that_comes_again_after_a_reset_is_asked_once(hub: Hub) -> None:
+    """The answer begins anew then, with its questions."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_subscribe()
+        chat = await peer.next("chat")
+        fields = {"sessionId": "s1", "messageId": "m1", "runId": "r1", "seq": 1, "status": "started", "position": 0}
+        await peer.say("accepted", ref=chat["ref"], **fields)
+        await peer.event("run_started", 1, messageId="m2", attempt=1)
+        await peer.event("interrupt", 2, id="i1", reason="confirm")
+        resume = await peer.next("resume")
+        await peer.say("reset", sessionId="s1", reason="epoch_changed", epoch="e", messages=[])
+        again = await peer.next("subscribe")
+        active = [{"runId": "r1", "agentId": "echo", "messageId": "m2"}]
+        state = {"epoch": "e", "seq": 2, "agents": [], "members": [], "active": active}
+        await peer.say("subscribed", sessionId="s1", ref=again["ref"], **state)
+        await peer.say("reset", sessionId="s1", reason="epoch_changed", epoch="e", messages=[])
+        await peer.event("run_started", 1, messageId="m2", attempt=1)
+        await peer.event("interrupt", 2, id="i1", reason="confirm")
+        await peer.say("ok", ref=resume["ref"])
+        await peer.event("interrupt_resolved", 3, interruptId="i1", status="resolved")
+        await peer.event("stream", 4, messageId="m3", content="done", offset=0)
+        await peer.event("run_finished", 5, messageId="m3", stopReason="end_turn")
+
+    await install_packages()
+    (NODE_FOLDER / "questions.mjs").write_text(QUESTION_PROGRAM)
+    async with scripted(script) as url:
+        assert (await run_node("questions.mjs", url)).strip() == "i1 done"
