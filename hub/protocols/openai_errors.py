@@ -19,7 +19,7 @@ from hub.errors import (
 from hub.messages import OpenQuestion
 from hub.messages.codes import RETRYABLE
 from hub.protocols.extended import is_not_none
-from hub.protocols.run_failures import EARLY_ENDS, RunFailure, find_status
+from hub.protocols.run_failures import AGENT_ERROR_STATUS, EARLY_ENDS, RunFailure
 
 OPENAI_RETRY_MS = 1000
 REPEATED_STATUSES = (408, 409, 429)  # after which clients repeat a request, and after all from 500 on
@@ -101,7 +101,7 @@ def _convert_refusal(error: HubError) -> OpenAIError:
 
 def _convert_agent_error(error: AgentError) -> OpenAIError:
     # Clients try again after most of these statuses, but never after 422.
-    status = find_status(error.code) if error.retryable else 422
+    status = AGENT_ERROR_STATUS.get(error.code, 503) if error.retryable else FINAL_STATUS
     kind = "rate_limit_error" if status == 429 else "server_error"
     is_final, retry_ms = not error.retryable, error.retry_after_ms
     return OpenAIError(status, kind, error.message, None, error.code, is_final=is_final, retry_ms=retry_ms)

@@ -173,7 +173,7 @@ async def test_a_client_that_sends_a_key_twice_gets_one_answer(served: Hub, clie
     assert await list_roles(served) == ["user", "assistant"]
 
 
-@pytest.mark.parametrize("code", ["model_rate_limited", "model_aborted", "model_unavailable", "model_timeout"])
+@pytest.mark.parametrize("code", ["model_rate_limited", "model_aborted", "model_timeout", "out_of_coffee"])
 @with_retries
 async def test_a_client_repeats_only_a_request_that_the_hub_has_not_stored(
     hub: Hub, client: ForeignClient, code: str

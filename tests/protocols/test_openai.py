@@ -423,8 +423,8 @@ async def test_a_stream_contains_a_failure_once(served: Hub, session: dict[str, 
 
 def test_each_failure_has_an_http_status() -> None:
     """Failures of a model's endpoint, and stop reasons of the hub."""
-    codes = {"model_aborted": 502, "model_timeout": 504, "model_rate_limited": 429, "model_refused": 422}
-    codes |= {"model_unavailable": 503, "model_unreachable": 502, "agent_broken": 503, "agent_error": 422}
+    codes = {"model_aborted": 502, "model_timeout": 504, "model_rate_limited": 429, "model_unavailable": 503}
+    codes |= {"model_unreachable": 502, "agent_broken": 503, "a_code_of_an_agent": 503}
     for code, status in codes.items():
         assert openai_error_of(AgentError("x", code, retryable=True)).status == status, code
         assert openai_error_of(AgentError("x", code)).status == 422, code

@@ -86,7 +86,7 @@ async def test_a_final_error_forbids_retries(served: Hub, body: dict[str, Any], 
         ("model_unavailable 2500", 503, {"Retry-After": "3", "retry-after-ms": "2500"}),
         ("model_rate_limited 0", 429, {"Retry-After": "1", "retry-after-ms": "1000"}),
         ("model_unreachable 0", 502, {}),
-        ("my_code 0", 422, {}),
+        ("my_code 2500", 503, {"Retry-After": "3", "retry-after-ms": "2500"}),
     ],
 )
 async def test_an_error_that_may_pass_says_when_to_retry(
