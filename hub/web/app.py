@@ -180,6 +180,9 @@ def _describe_http_error(request: web.Request, error: web.HTTPException) -> str:
         text = f"no such path: {base_path}/docs lists all paths, and the WebSocket is at {base_path}{API_PREFIX}/ws"
         hint = base_path_hint(base_path, request.path, API_PREFIX)
         return f"{text}; {hint}" if hint else text
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        methods = " or ".join(sorted(error.allowed_methods - {"HEAD", "OPTIONS"}))
+        return f"this path does not take the method of the request: use {methods}"
     return describe_http_1_0(request) if error.status == 505 else error.reason
 
 

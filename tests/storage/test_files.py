@@ -250,6 +250,19 @@ async def test_unusual_names_and_types_are_accepted(http: aiohttp.ClientSession,
     assert (status, said["name"], said["type"]) == (201, name, kind)
 
 
+@pytest.mark.parametrize("headers", [{}, {"Content-Type": "application/x-www-form-urlencoded"}], ids=["none", "curl"])
+@pytest.mark.parametrize("name, kind", [("cat.png", "image/png"), ("cat", "application/octet-stream")])
+async def test_a_file_without_a_type_gets_that_of_its_name(
+    http: aiohttp.ClientSession, name: str, kind: str, headers: dict[str, str]
+) -> None:
+    """`curl -T` sends no type, and `curl --data-binary` the type of a form."""
+    request = http.post(
+        f"files?sessionId=s1&name={name}", data=b"x", headers=headers, skip_auto_headers=["Content-Type"]
+    )
+    async with request as answer:
+        assert (answer.status, (await answer.json())["type"]) == (201, kind)
+
+
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("size, status", [(99_999, 201), (100_000, 201), (100_001, 413)])
 async def test_a_file_has_a_limit(hub: Hub, told: bool, size: int, status: int) -> None:

@@ -68,6 +68,12 @@ async def test_all_errors_have_one_form_and_do_not_echo_input(hub: Hub) -> None:
         assert set(body) == {"error", "code"} and "evil" not in body["error"] and "<" not in body["error"]
 
 
+async def test_a_wrong_method_gets_the_methods_of_the_path(hub: Hub) -> None:
+    await hub.start()
+    _, body, headers = await get(hub, "/api/v1/files", "PUT")
+    assert body["error"].endswith(": use POST") and "POST" in headers["Allow"]
+
+
 async def test_an_allowed_origin_gets_cors_headers_and_every_response_varies_by_origin(hub: Hub) -> None:
     """Pages on loopback are allowed, and the origins in the settings. Every response has `Vary: Origin`."""
     hub.options = {"origins": ("https://app.example",)}

@@ -26,6 +26,7 @@ from hub.web.routes import HUB_KEY, Content, json_response, limits_of, read_quer
 BYTES_CONTENT = Content("application/octet-stream", {"type": "string", "format": "binary"})
 TYPES_BY_ENDING = MimeTypes(filenames=())  # without the lists of this machine
 ANY_TYPE = "application/octet-stream"
+CURL_TYPE = "application/x-www-form-urlencoded"  # curl --data-binary sends it for every file
 ReadFunction = Callable[[], Awaitable[bytes]]
 
 
@@ -58,7 +59,8 @@ async def post_file(request: web.Request) -> web.Response:
     """Upload a file to a session.
 
     The body is the content of the file, and `Content-Type` is its media type. The body may also be a form with one
-    file, as browsers and `curl -F` send it. If the session does not exist, it is created.
+    file, as browsers and `curl -F` send it. A file without a media type gets that of its name's ending. If the session
+    does not exist, it is created.
     """
     hub, query = request.app[HUB_KEY], read_query(request, UploadFormQuery)
     _check_headers(request)
@@ -95,6 +97,7 @@ async def _find_file(request: web.Request, query: UploadFormQuery) -> IncomingFi
     # A default name, too, must not be longer than the limit.
     name = "file"[: limits.file_name_length] if query.name is None else query.name
     if not _has_form(request):
+        media_type = _guess_type(name) if media_type in ("", CURL_TYPE) else media_type
         return IncomingFile(
             session_id=query.sessionId, name=name, media_type=media_type, read=read, check_end=_expect_nothing
         )
@@ -107,7 +110,7 @@ async def _find_file(request: web.Request, query: UploadFormQuery) -> IncomingFi
     return IncomingFile(
         session_id=query.sessionId or session_id,
         name=name,
-        media_type=part.media_type or TYPES_BY_ENDING.guess_type(name)[0] or ANY_TYPE,
+        media_type=part.media_type or _guess_type(name),
         read=reader.read,
         check_end=partial(_expect_no_file, reader),
     )
@@ -126,6 +129,10 @@ async def _read_fields(reader: FormReader) -> tuple[str | None, FormPart]:
             except msgspec.ValidationError:
                 raise BadId(describe_bad_id("the field sessionId of the form")) from None
     raise BadFrame("the form has no file: send one as a field with a file name, as curl -F file=@notes.txt does")
+
+
+def _guess_type(name: str) -> str:
+    return TYPES_BY_ENDING.guess_type(name)[0] or ANY_TYPE
 
 
 def _make_name(part: FormPart) -> str:
