@@ -178,6 +178,8 @@ def _describe_http_error(request: web.Request, error: web.HTTPException) -> str:
     if error.status == 404:
         base_path = base_path_of(request)
         text = f"no such path: {base_path}/docs lists all paths, and the WebSocket is at {base_path}{API_PREFIX}/ws"
+        if openai.is_openai_request(request):
+            text = f"no such path: OpenAI's clients use {base_path}/v1/chat/completions and {base_path}/v1/models"
         hint = base_path_hint(base_path, request.path, API_PREFIX)
         return f"{text}; {hint}" if hint else text
     if isinstance(error, web.HTTPMethodNotAllowed):

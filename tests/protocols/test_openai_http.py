@@ -237,6 +237,13 @@ async def test_every_error_has_openais_form(
     assert body["error"]["type"] == "invalid_request_error" and body["error"]["message"] and body["error"]["code"]
 
 
+async def test_a_client_of_another_openai_route_learns_which_routes_there_are(served: Hub) -> None:
+    """Newer clients use the Responses API by default, which the hub does not have."""
+    async with AsyncOpenAI(base_url=f"{served.url}/v1", api_key="any", timeout=PATIENCE) as client:
+        with pytest.raises(openai.NotFoundError, match="OpenAI's clients use /v1/chat/completions and /v1/models"):
+            await client.responses.create(model="echo", input="hello")
+
+
 async def test_other_paths_keep_the_form_of_the_hub(hub: Hub) -> None:
     await hub.start()
     async with aiohttp.ClientSession() as http:
