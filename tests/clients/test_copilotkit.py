@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 2 * RUN_SECONDS)
 # Asks, calls the page's tool, or waits for the file that the message names.
 MAIN = """
 import asyncio, pathlib
-from hub import Run, ToolCallArgs, ToolCallEnd, ToolCallStart, agent
+from hub import AgentError, Run, ToolCallArgs, ToolCallEnd, ToolCallStart, agent
 
 @agent(tools=True)
 async def main(run: Run):
@@ -30,6 +30,8 @@ async def main(run: Run):
         yield "Well. "
         reply = await run.ask("Shall I?")
         yield f"{reply.status} {reply.payload}"
+    elif run.message == "paint":
+        raise AgentError("There is no paint.", "no_paint")
     elif run.message == "weather":
         yield "I look. "
         yield ToolCallStart("c1", run.request.tools[0].name)
@@ -142,6 +144,19 @@ async def test_a_question_is_answered_in_another_browser(hub: Hub, browser: Brow
             await expect(tab.page.get_by_role("group")).to_have_count(0)
             await expect(tab.assistants.last).to_have_text(reply)
             await expect(tab.page.get_by_text("Well.")).to_have_count(1)
+
+
+@needs_browser
+async def test_both_pages_show_the_error_of_a_failed_answer(hub: Hub, browser: Browser) -> None:
+    """CopilotKit also logs it."""
+    async with open_pages(hub, browser) as tabs:
+        await tabs[0].say("paint")
+        for tab in tabs:
+            await expect(tab.page.get_by_role("alert")).to_contain_text("There is no paint.")
+            await tab.page.get_by_role("button", name="Close").click()
+            await expect(tab.page.get_by_role("alert")).to_have_count(0)
+            assert all("There is no paint." in error for error in tab.errors)
+            tab.errors.clear()
 
 
 @needs_browser
