@@ -4,7 +4,8 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any
 
 import aiohttp
 import attrs
@@ -13,9 +14,10 @@ import structlog
 from yarl import URL
 
 from hub.adapters.chat_address import post
+from hub.adapters.chat_body import make_body
 from hub.adapters.chat_calls import ToolCalls
 from hub.adapters.chat_errors import OptionRefused, RequestFacts, WrongAddress, connection_error, response_error
-from hub.adapters.chat_files import load_files
+from hub.adapters.chat_files import FileLoader
 from hub.adapters.chat_form import RequestForm
 from hub.adapters.chat_options import ChatEndpoint, LocateEndpoint, Options
 from hub.adapters.chat_request import list_client_options, make_options
@@ -44,6 +46,7 @@ class ChatAgent:
     locate: LocateEndpoint
     takes_tools: bool = True
     takes_parts: bool = True
+    _file_loader: FileLoader = attrs.Factory(FileLoader)
     _forms: dict[URL, RequestForm] = attrs.Factory(dict)  # the adapted forms in use, by configured URL
     _logged_reasons: set[str] = attrs.Factory(set)
 
@@ -53,7 +56,6 @@ class ChatAgent:
         A failure before the first output is retried with backoff, if a retry may help.
         """
         attempt, has_output = 0, False
-        run = await load_files(run, self.options) if self.takes_parts else run
         while True:
             try:
                 async with aclosing(self._request_with_adaptation(run)) as outputs:
@@ -111,20 +113,19 @@ class ChatAgent:
 
         Closing this generator closes the connection, so the endpoint stops.
         """
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-        if endpoint.authorization:
-            headers["Authorization"] = endpoint.authorization
         options = form.apply(make_options(self.options, run.request, takes_tools=self.takes_tools))
         facts = RequestFacts(
             path=form.url.path, model=endpoint.model, options=frozenset(options), key_env=self.options.api_key_env
         )
-        messages = window_messages(run, self.options, takes_parts=self.takes_parts)
-        body = {"model": endpoint.model, "messages": messages, "stream": True, **options}
         calls = ToolCalls(run_id=run.id, used_ids={call.id for past in run.history for call in past.tool_calls})
         reader = AnswerReader(request=facts, report_unknown_reason=self._reason_logger(run.agent), calls=calls)
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        if endpoint.authorization:
+            headers["Authorization"] = endpoint.authorization
         with trace_model_request(endpoint.model, form.url.host, form.url.port, headers) as span:
             try:
-                async with post(self.http, form.url, data=orjson.dumps(body), headers=headers) as response:
+                fields = {"model": endpoint.model, "stream": True, **options}
+                async with self._post(run, form.url, fields, headers) as response:
                     if response.status != 200:
                         raise await response_error(response, facts)
                     async with aclosing(read_answer(response.content, reader)) as outputs:
@@ -134,6 +135,22 @@ class ChatAgent:
                             yield output
             except (TimeoutError, aiohttp.ClientError, ValueError, RecursionError) as error:
                 raise connection_error(error, form.url) from None  # the cause may hold the request, and so the key
+
+    @asynccontextmanager
+    async def _post(
+        self, run: Run, url: URL, fields: dict[str, Any], headers: dict[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send the conversation with *fields*, and yield the response. The files are in memory until its head is here."""
+        async with AsyncExitStack() as stack:
+            files: dict[str, bytes] = {}
+            if self.takes_parts:
+                run, files = await stack.enter_async_context(self._file_loader.load(run, self.options))
+            messages = window_messages(run, self.options, takes_parts=self.takes_parts)
+            body = make_body(orjson.dumps({**fields, "messages": messages}), files)
+            headers = {**headers, "Content-Length": str(len(body))}
+            async with post(self.http, url, data=body, headers=headers) as response:
+                await stack.aclose()
+                yield response
 
     def _remember_form(self, agent: str, endpoint: ChatEndpoint, form: RequestForm) -> None:
         """Use this form from now on. If it is another form than before, log how to change the agent's file."""

@@ -1,8 +1,10 @@
 """What the adapter for chat completions makes of a client's request: tools, parts, response format and sampling."""
 
+import asyncio
 import base64
 import io
 import json
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,7 +16,8 @@ from support.model_endpoint import PATHS, Stranger, ask, chunk, run, status, str
 
 from hub.access.principal import LOCAL
 from hub.adapters import openai_chat
-from hub.adapters.chat_files import load_files
+from hub.adapters.chat_body import PIECE_BYTES
+from hub.adapters.chat_files import MAX_FILES_BYTES, MAX_SENT_BYTES, FileLoader
 from hub.adapters.chat_options import Options
 from hub.adapters.chat_parts import FILE_TEXT
 from hub.adapters.chat_window import CONTINUATION, NO_RESULT, window_messages
@@ -369,11 +372,58 @@ async def test_files_in_one_request_have_a_limit() -> None:
 
     history = [Past("user", "see", parts=make_parts(number)) for number in range(3)]
     question = attrs.evolve(run("see", history), parts=make_parts(3), file_access=FileAccess(read))
-    loaded = await load_files(question, Options(window_bytes=1024, history=2))
+    async with FileLoader().load(question, Options(window_bytes=1024, history=2)) as (loaded, _):
+        pass
     assert loaded.history[0] == history[0]
     parts = [*loaded.history[1].parts, *loaded.history[2].parts, *loaded.parts]
     assert [part["type"] for part in parts] == [FILE_TEXT, FILE_TEXT, FILE_TEXT, "image", FILE_TEXT, "image"]
     assert [part["text"].count("x") for part in parts[::2]] == [225, 401, 401]  # the media type has an x, too
+
+
+async def test_a_request_waits_while_others_have_many_bytes_of_files_in_memory() -> None:
+    loader, reads, started, gates = FileLoader(), asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    async def read(file_id: str) -> bytes:
+        reads.release()
+        return bytes(MAX_FILES_BYTES)
+
+    async def send() -> int:
+        question = attrs.evolve(run(), parts=[make_file_part("f", "image/png", "i")], file_access=FileAccess(read))
+        async with loader.load(question, Options()) as (_, files):
+            started.release()
+            await gates.acquire()
+            return len(files)
+
+    fitting = MAX_SENT_BYTES // MAX_FILES_BYTES
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        requests = [group.create_task(send()) for _ in range(fitting + 2)]
+        for _ in range(fitting):
+            await started.acquire()
+        for _ in range(fitting + 1):  # the last request has not even read its file
+            await reads.acquire()
+        await asyncio.sleep(0)
+        assert started.locked() and reads.locked()
+        gates.release()
+        await started.acquire()
+        for _ in requests:
+            gates.release()
+    assert [request.result() for request in requests] == [1] * len(requests)
+
+
+async def test_a_file_is_sent_in_pieces_and_again_when_necessary(stranger: Stranger) -> None:
+    """After a redirect, and after a failure."""
+    data = os.urandom(2 * PIECE_BYTES + 1)
+
+    async def read(file_id: str) -> bytes:
+        return data
+
+    stranger.replies = [status(307, Location=f"{stranger.url}/chat/completions"), status(503), stream(*GOOD)]
+    question = attrs.evolve(run("see"), parts=[make_file_part("f", "image/png", "i")], file_access=FileAccess(read))
+    assert (await ask(Options(base_url=stranger.url, retries=1, retry_seconds=0.01), question))[0] == "ok"
+    url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    contents = [body["messages"][0]["content"][1]["image_url"]["url"] for body in stranger.bodies]
+    assert contents == [url] * 3
+    assert all("Content-Length" in headers for headers in stranger.headers)  # few endpoints take a chunked body
 
 
 async def test_a_tool_call_goes_to_the_client_and_its_result_back_to_the_model(stranger: Stranger, hub: Hub) -> None:
