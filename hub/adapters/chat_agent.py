@@ -140,7 +140,7 @@ class ChatAgent:
     async def _post(
         self, run: Run, url: URL, fields: dict[str, Any], headers: dict[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send the conversation with *fields*, and yield the response. The files are in memory until its head is here."""
+        """Send the conversation with *fields*, and yield the response. The files are in memory until its head comes."""
         async with AsyncExitStack() as stack:
             files: dict[str, bytes] = {}
             if self.takes_parts:
