@@ -10,8 +10,8 @@ PIECE_BYTES = 192 * 1024  # of a file in one piece of the body; a multiple of 3,
 
 
 @attrs.frozen(eq=False)
-class RequestBody:
-    """JSON, with files in base64. Each iteration gives the whole body, so that it can be sent again.
+class FilledJson:
+    """JSON with files in base64. Each iteration gives the whole body, so that it can be sent again.
 
     A section is JSON, or the key of a file in *files*, which only the owner of the files may change.
     """
@@ -36,11 +36,11 @@ class RequestBody:
                     yield base64.b64encode(data[start : start + PIECE_BYTES])
 
 
-def make_body(json: bytes, files: Mapping[str, bytes]) -> bytes | RequestBody:
+def make_body(json: bytes, files: Mapping[str, bytes]) -> bytes | FilledJson:
     """Return *json* with each file at its place: where its key is."""
     if not files:
         return json
     sections = re.split(b"(%b)" % "|".join(files).encode(), json)  # the odd ones are keys
-    return RequestBody(
+    return FilledJson(
         tuple(section.decode() if index % 2 else section for index, section in enumerate(sections)), files
     )
