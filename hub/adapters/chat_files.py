@@ -42,16 +42,16 @@ class FileLoader:
             yield LoadedRun(run, {})
             return
         async with self._lock:  # only one request at a time has bytes that do not count yet
-            loaded = await load_files(run, options)
-            size = sum(len(data) for data in loaded.files.values())
+            result = await load_files(run, options)
+            size = sum(len(data) for data in result.files.values())
             while self._free_bytes < size:
                 self._release_event.clear()
                 await self._release_event.wait()
             self._free_bytes -= size
         try:
-            yield loaded
+            yield result
         finally:
-            loaded.files.clear()
+            result.files.clear()
             self._free_bytes += size
             self._release_event.set()
 
