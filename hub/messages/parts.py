@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
+from msgspec.structs import replace
 
 MimeType = Annotated[str, msgspec.Meta(pattern=r"^[\w.+-]+/[\w.+-]+(;.*)?$(?!\n)", max_length=255)]
 ShortText = Annotated[str, msgspec.Meta(max_length=255)]
@@ -144,7 +145,16 @@ def find_file_id(part: Mapping[str, Any]) -> str | None:
     return None
 
 
-def list_file_ids(parts: Parts | None) -> list[str]:
-    """Return the ids of the hub's files that the parts of a command name."""
-    sources = [part.source for part in parts or () if isinstance(part, SOURCE_PARTS)]
-    return [source.value for source in sources if isinstance(source, FileSource) and source.provider == HUB_PROVIDER]
+def find_hub_source(part: AnswerPart | ToolResultPart) -> FileSource | None:
+    """Return the source of a part that names a file of the hub, or None."""
+    source = part.source if isinstance(part, SOURCE_PARTS) else None
+    return source if isinstance(source, FileSource) and source.provider == HUB_PROVIDER else None
+
+
+def fill_file_part(part: AnswerPart | ToolResultPart, media_type: str, name: str) -> AnswerPart | ToolResultPart:
+    """Return a part that names a file of the hub, with the media type and the name of the file where it has none."""
+    source = find_hub_source(part)
+    if source is None or not isinstance(part, SOURCE_PARTS):
+        return part
+    metadata = {"name": name, **(part.metadata or {})} if isinstance(part.metadata, dict | None) else part.metadata
+    return replace(part, source=replace(source, mimeType=source.mimeType or media_type), metadata=metadata)

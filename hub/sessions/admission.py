@@ -15,7 +15,7 @@ from hub.ids import tenant_of
 from hub.messages import Accepted, Author, Chat, ChatWithRequest, find_request
 from hub.sessions import chats, stopping
 from hub.sessions.chats import NewIds, Removal, Sender
-from hub.sessions.file_access import check_files
+from hub.sessions.file_access import fill_file_parts
 from hub.sessions.hosts import RunPlace, SessionHost
 from hub.sessions.outbox import Outbox, OutboxState
 from hub.sessions.pending import attach_future
@@ -71,7 +71,7 @@ class Admission:
         return accepted
 
     async def _admit(self, chat: Chat, sender: Sender, agent: Agent | None, digest: str) -> Accepted:
-        await check_files(self.host.files, self.channel.key, chat)
+        chat = await fill_file_parts(self.host.files, self.channel.key, chat)
         async with self.reserve_place(sender.author) as place:
             call_ids = list_result_ids(chat.parts)
             if agent is None or call_ids or chat.ifBusy == "rollback":

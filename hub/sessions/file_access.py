@@ -1,24 +1,40 @@
-"""The files of a session: their check in messages, and the FileAccess with which agents read and store them."""
+"""The files of a session: the parts of messages that name them, and the FileAccess with which agents read and store them."""
+
+from msgspec.structs import replace
 
 from hub.errors import AgentError, HubError, UnknownFile
 from hub.hosting.contract import FileAccess
 from hub.ids import Key, id_of
 from hub.messages import Chat
-from hub.messages.parts import list_file_ids
+from hub.messages.parts import fill_file_part, find_hub_source
 from hub.storage.blobs import Files
+from hub.storage.records import FileRecord
 from hub.text import cut
 
 
-async def check_files(files: Files, key: Key, chat: Chat) -> None:
-    """Raise UnknownFile if a message names a file that its session does not have. It may be deleted at any time."""
-    for file_id in list_file_ids(chat.parts):
-        try:
-            is_known = (await files.find(file_id)).key == key
-        except UnknownFile:
-            is_known = False
-        if not is_known:  # one text: nobody learns which files other sessions have
-            text = f"session {id_of(key)} has no file {cut(file_id, 128)}: upload the file to this session first"
-            raise UnknownFile(text, sessionId=id_of(key), clientMsgId=chat.clientMsgId)
+async def fill_file_parts(files: Files, key: Key, chat: Chat) -> Chat:
+    """Return the chat with the media types and the names of the hub's files, where its parts have none.
+
+    Raises UnknownFile if the session has no such file. The file may be deleted at any time.
+    """
+    parts = []
+    for part in chat.parts or ():
+        if (source := find_hub_source(part)) is not None:
+            record = await _find_file(files, key, source.value, chat)
+            part = fill_file_part(part, record.type, record.name)
+        parts.append(part)
+    return replace(chat, parts=tuple(parts)) if parts else chat
+
+
+async def _find_file(files: Files, key: Key, file_id: str, chat: Chat) -> FileRecord:
+    try:
+        if (record := await files.find(file_id)).key == key:
+            return record
+    except UnknownFile:
+        pass
+    # One text: nobody learns which files other sessions have.
+    text = f"session {id_of(key)} has no file {cut(file_id, 128)}: upload the file to this session first"
+    raise UnknownFile(text, sessionId=id_of(key), clientMsgId=chat.clientMsgId)
 
 
 def make_file_access(files: Files, key: Key) -> FileAccess:

@@ -19,7 +19,7 @@ from hub.errors import UnknownMessage, WrongMessage
 from hub.messages import Accepted, Chat, Edit, HistoryMessage, MessageRemoved, Regenerate, RunStarted
 from hub.sessions import stopping
 from hub.sessions.chats import Removal, Sender, make_digest
-from hub.sessions.file_access import check_files
+from hub.sessions.file_access import fill_file_parts
 from hub.sessions.run import ActiveRun
 from hub.sessions.session import LiveSession
 from hub.sessions.tool_results import RunBasis, drop_client_data, list_result_ids
@@ -46,7 +46,7 @@ async def edit_message(session: LiveSession, command: Edit, sender: Sender, defa
 async def _edit(
     session: LiveSession, command: Edit, chat: Chat, sender: Sender, digest: str, default_agent: str
 ) -> Accepted:
-    await check_files(session.host.files, session.key, chat)
+    chat = await fill_file_parts(session.host.files, session.key, chat)
     async with session.admission.reserve_place(sender.author) as place, session.admission.pause(chat):
         messages = await _read_messages_from(session, command.messageId)
         if messages[0].role != "user":

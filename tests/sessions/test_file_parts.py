@@ -73,6 +73,26 @@ async def test_an_agent_reads_the_files_of_its_message_and_of_its_history(hub: H
     assert client.text() == f"notes.txt: Otters. {text}"
 
 
+async def test_a_part_with_the_id_alone_gets_the_type_and_the_name_of_the_file(hub: Hub) -> None:
+    """In a chat and in an edit; what the client says is kept."""
+    client = await begin(hub)
+    whole = await upload(hub)
+    file_id = whole["source"]["value"]
+    bare = {"type": "document", "source": {"type": "file", "provider": "hubbub", "value": file_id}}
+    await client.send(type="chat", agentId="reader", sessionId="s1", message="read", parts=[bare])
+    message = await client.until_type("user_message")
+    assert message["parts"] == [whole]
+    await client.until_done()
+    source = whole["source"] | {"mimeType": "text/markdown"}
+    part = whole | {"source": source, "metadata": {"name": "mine", "page": 1}}
+    edit = {"sessionId": "s1", "messageId": message["messageId"], "message": "again"}
+    await client.send(type="edit", parts=[bare | {"source": source}, part], **edit)
+    message = await client.until_type("user_message")
+    assert message["parts"] == [whole | {"source": source}, part]
+    await client.until_done()
+    assert client.text().startswith("notes.txt: Otters. ")
+
+
 async def test_a_message_with_an_unknown_file_is_refused(hub: Hub) -> None:
     """Nothing is stored. A file of another session is as unknown as one that does not exist."""
     client = await begin(hub)
