@@ -1,4 +1,4 @@
-"""The files of a session: parts of messages that name them, and the FileAccess with which agents read and store them."""
+"""The files of a session: the parts of messages that name them, and the FileAccess through which agents use them."""
 
 from msgspec.structs import replace
 
