@@ -1,6 +1,7 @@
 """The OpenAI-compatible endpoint, tested with the clients that people use."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import aiohttp
 import openai
 import pytest
 from openai import AsyncOpenAI
+from structlog.testing import capture_logs
 from support.hub import Hub
 from support.node import needs_node, run_node
 from support.process import needs_curl
@@ -42,6 +44,15 @@ async def failing(message: str):
         yield "one "
     raise AgentError("no more today", "quota")
 """
+CAREFUL = """
+from hub import AgentError, Run
+
+async def careful(run: Run):
+    try:
+        yield await run.call("failing", "")
+    except AgentError:
+        yield "I know no more."
+"""
 # Creates a file when the hub stops it.
 ENDLESS = """
 import asyncio, pathlib
@@ -67,6 +78,7 @@ HELLO: list[Any] = [{"role": "user", "content": "hello there"}]
 async def served(hub: Hub) -> Hub:
     hub.agent("model.py", MODEL)
     hub.agent("failing.py", FAILING)
+    hub.agent("careful.py", CAREFUL)
     hub.agent("endless.py", ENDLESS)
     hub.agent("ends.py", ENDS)
     hub.agent("broken.py", "def broken(x, y, z): pass")
@@ -151,6 +163,16 @@ async def test_a_failure_during_a_stream_is_an_event_of_the_stream(
         async for chunk in stream:
             deltas.append(chunk.choices[0].delta.content)
     assert "".join(delta or "" for delta in deltas) == text
+
+
+async def test_the_operator_sees_the_failure_of_an_agent_without_a_session(client: AsyncOpenAI, served: Hub) -> None:
+    """One line for each failure; an agent that handles the failure of another one causes none."""
+    with capture_logs() as logs:
+        for model in ("careful", "failing"):
+            with contextlib.suppress(openai.APIError):
+                await client.chat.completions.create(model=model, messages=HELLO)
+    lines = [line for line in logs if line["event"] == "agent failed"]
+    assert [(line["agent"], line["code"], line["reason"]) for line in lines] == [("failing", "quota", "no more today")]
 
 
 @pytest.mark.parametrize(
