@@ -26,6 +26,7 @@ const ui = {
   agent: 'main',
   isAgentChosen: false, // by the address, or by a click
   sessionId: undefined,
+  visit: 0, // how often a session was shown: one that is shown again before a rendering also gets a new composer
   session: undefined, // see session.js
   isNew: false, // this page made the id of the session
   itemLimit: PAGE_ITEMS,
@@ -240,6 +241,7 @@ function showSession(sessionId, agent, isAgentChosen, isNew) {
   follower?.scrollToEnd()
   change({
     sessionId,
+    visit: ui.visit + 1,
     agent,
     isAgentChosen,
     isNew,

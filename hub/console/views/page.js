@@ -57,6 +57,6 @@ function Bottom({ ui, act }) {
     <p class=${`status ${kind}`} role="status"><span class="dot"></span><span>${text}</span>
       ${ui.link === 'closed' && html`<button type="button" class="quiet" onClick=${() => location.reload()}>${t('reload')}</button>`}
     </p>
-    ${ui.session && html`<${Composer} key=${ui.sessionId} ui=${ui} act=${act} />`}
+    ${ui.session && html`<${Composer} key=${ui.visit} ui=${ui} act=${act} />`}
   </div>`
 }
