@@ -1,6 +1,7 @@
 // @ts-nocheck: the packages of the peer dependencies are not among the tools of make lint-js
 
 import { newId } from './ids.js'
+import { StoreListeners } from './store_listeners.js'
 
 const ABORT = 'abort' // the code with which AG-UI's client ends a run after abortRun()
 
@@ -11,7 +12,7 @@ const ABORT = 'abort' // the code with which AG-UI's client ends a run after abo
  */
 export class AgentStore {
   #agent
-  #listeners = new Set()
+  #listeners = new StoreListeners(() => this.#open(), () => this.#close())
   #subscription
   #isUpdateDue = false
   #error
@@ -30,15 +31,7 @@ export class AgentStore {
 
   getSnapshot = () => this.#snapshot
 
-  subscribe = (listener) => {
-    this.#listeners.add(listener)
-    this.#open()
-    return () => {
-      this.#listeners.delete(listener)
-      // Not at once: in its strict mode, React unsubscribes and subscribes again.
-      setTimeout(() => this.#listeners.size || this.#close(), 0)
-    }
-  }
+  subscribe = this.#listeners.subscribe
 
   /** Send a user's text. Never rejects: a failure is in `error`. */
   async send(text, context) {
@@ -112,7 +105,7 @@ export class AgentStore {
     setTimeout(() => {
       this.#isUpdateDue = false
       this.#snapshot = this.#makeSnapshot()
-      for (const listener of [...this.#listeners]) listener()
+      this.#listeners.notify()
     }, 0)
   }
 

@@ -1,3 +1,4 @@
+import { StoreListeners } from './store_listeners.js'
 import { Transcript } from './transcript.js'
 
 /** @import * as client from './client.js' */
@@ -18,8 +19,7 @@ export class ConversationStore {
   /** @type {client.Session | undefined} */
   #session
   #transcript = new Transcript()
-  /** @type {Set<() => void>} */
-  #listeners = new Set()
+  #listeners = new StoreListeners(() => this.#open(), () => this.#close())
   /** @type {client.Off[]} */
   #offs = []
   /** @type {client.HubError | undefined} */
@@ -41,16 +41,7 @@ export class ConversationStore {
 
   getSnapshot = () => this.#snapshot
 
-  /** @param {() => void} listener */
-  subscribe = (listener) => {
-    this.#listeners.add(listener)
-    this.#open()
-    return () => {
-      this.#listeners.delete(listener)
-      // Not at once: in its strict mode, React unsubscribes and subscribes again.
-      setTimeout(() => this.#listeners.size || this.#close(), 0)
-    }
-  }
+  subscribe = this.#listeners.subscribe
 
   #open() {
     if (this.#session || this.#hub.state === 'closed') return
@@ -79,7 +70,7 @@ export class ConversationStore {
   #change(change) {
     change()
     this.#snapshot = this.#makeSnapshot()
-    for (const listener of [...this.#listeners]) listener()
+    this.#listeners.notify()
   }
 
   /** @param {unknown} error */
