@@ -57,9 +57,13 @@ class FileLoader:
 
 
 def _has_files(run: Run, options: Options) -> bool:
-    earlier_messages = run.history[len(run.history) - options.history :] if options.history else ()
-    parts = [part for past in earlier_messages for part in past.parts]
+    parts = [part for index in _list_newest(run, options) for part in run.history[index].parts]
     return any(find_file_id(part) is not None for part in [*run.parts, *parts])
+
+
+def _list_newest(run: Run, options: Options) -> range:
+    """Return the places in the history of the messages whose files are sent, the newest first."""
+    return range(len(run.history) - 1, max(len(run.history) - options.history, 0) - 1, -1)
 
 
 async def load_files(run: Run, options: Options) -> LoadedRun:
@@ -71,10 +75,11 @@ async def load_files(run: Run, options: Options) -> LoadedRun:
     reader = _FileReader(run, options.window_bytes)
     parts = [await reader.read(part) for part in run.parts]
     history = list(run.history)
-    for index in range(len(history) - 1, max(len(history) - options.history, 0) - 1, -1):
-        if any(find_file_id(part) is not None for part in history[index].parts):
-            loaded_parts = [await reader.read(part) for part in history[index].parts]
-            history[index] = attrs.evolve(history[index], parts=loaded_parts)
+    for index in _list_newest(run, options):
+        if history[index].parts:
+            history[index] = attrs.evolve(
+                history[index], parts=[await reader.read(part) for part in history[index].parts]
+            )
     return LoadedRun(attrs.evolve(run, parts=parts, history=history), reader.files)
 
 
