@@ -179,11 +179,9 @@ class OutputReader:
                         raise bad_output_error(agent.id, output)
             self.meter.output_bytes += count_call_bytes(self.calls.list_open_calls())
             await self._queue(attrs.evolve(self.finish, reason=self.calls.choose_reason(self.finish.reason)))
-        except AgentError as error:
-            if self.agent_task.depth == 0:  # else the caller may handle it, and the hub logs what the caller raises
-                raise self.agent_task.log_and_convert(error) from error
-            raise clean_error(error) from error
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two would end the hub
+            if isinstance(error, AgentError) and self.agent_task.depth:
+                raise clean_error(error) from error  # the caller may handle it; the hub logs what the caller raises
             raise self.agent_task.log_and_convert(error) from error
 
     async def _queue_text(self, text: str) -> None:
