@@ -47,7 +47,8 @@ class AuthorModules:
     def close(self) -> None:
         """Undo the changes of `sys.path` and of the environment. Remove the author's modules from `sys.modules`."""
         sys.path[:] = [entry for entry in sys.path if entry not in self._added_roots]
-        os.environ.pop(AGENTS_VARIABLE, None)
+        # Not removed: another thread that goes through os.environ now, such as the one that sends traces, would fail.
+        os.environ[AGENTS_VARIABLE] = ""
         self._drop(self._find_groups(self._stamps))
         self._stamps.clear()
 

@@ -71,6 +71,15 @@ async def test_both_folders_stand_at_the_end_of_the_path(hub: Hub) -> None:
     assert sys.path == before
 
 
+async def test_the_end_of_a_hub_removes_no_variable(hub: Hub) -> None:
+    """os.environ.items() raises a KeyError if another thread removes a variable, and the thread of traces calls it."""
+    await hub.start()
+    names = set(os.environ)
+    assert os.environ["_HUBBUB_AGENTS"] == str(hub.folder / "agents")
+    await hub.stop()
+    assert set(os.environ) == names and os.environ["_HUBBUB_AGENTS"] == ""
+
+
 POOL = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
