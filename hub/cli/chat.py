@@ -17,7 +17,7 @@ from rich.text import Text
 from hub.access.principal import LOCAL
 from hub.cli.failures import CommandFailed
 from hub.cli.hubs import choose_agent, open_client, report_losses, request_json
-from hub.cli.keyboard import hide_keys, make_key_bindings, open_history
+from hub.cli.keyboard import keep_keys, make_key_bindings, open_history
 from hub.cli.markdown import draw_markdown
 from hub.cli.questions import parse_answer
 from hub.cli.records import author_name, end_note
@@ -48,7 +48,8 @@ async def chat_at_terminal(url: str, agent: str | None, session: str | None) -> 
     async with open_client(url) as hub:
         chat = TerminalChat(hub=hub, url=url, agent=choose_agent(hub, agent))
         async with report_losses(hub, lambda line: chat.say(Text(f"— {line} —", style="yellow"))):
-            return await chat.run(session or f"s_{token_hex(6)}")
+            with keep_keys():
+                return await chat.run(session or f"s_{token_hex(6)}")
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -167,7 +168,7 @@ class TerminalChat:
         stop_task = asyncio.create_task(self._stop_on_press(answer))
         question_task = asyncio.create_task(self.screen.wait_until(lambda: bool(self._open_questions(answer))))
         try:
-            with hide_keys(), self.screen.open_live():
+            with self.screen.open_live():
                 await asyncio.wait([read_task, stop_task, question_task], return_when=asyncio.FIRST_COMPLETED)
             return not stop_task.done()
         finally:

@@ -35,8 +35,12 @@ def make_key_bindings() -> KeyBindings:
 
 
 @contextlib.contextmanager
-def hide_keys() -> Iterator[None]:
-    """Do not show pressed keys while the context is open. The next prompt gets these keys."""
+def keep_keys() -> Iterator[None]:
+    """While the context is open, keep the keys that are pressed outside a prompt for the next prompt, and show none.
+
+    In its normal mode a terminal waits for whole lines, and a program that leaves this mode reads a Ctrl-D of before as
+    a NUL. Ctrl-C outside a prompt stays a signal. The context restores the terminal.
+    """
     try:
         import termios
     except ImportError:  # Windows
@@ -45,7 +49,8 @@ def hide_keys() -> Iterator[None]:
     terminal = sys.stdin.fileno()
     original = termios.tcgetattr(terminal)
     attributes = termios.tcgetattr(terminal)
-    attributes[3] &= ~termios.ECHO  # index 3: the local modes
+    attributes[0] &= ~termios.ICRNL  # index 0: the input modes
+    attributes[3] &= ~(termios.ECHO | termios.ICANON)  # index 3: the local modes
     termios.tcsetattr(terminal, termios.TCSANOW, attributes)
     try:
         yield

@@ -220,6 +220,20 @@ async def test_ctrl_c_twice_leaves_an_agent_that_does_not_stop(hub: Hub, tmp_pat
         gate.touch()
 
 
+async def test_keys_that_are_pressed_during_an_answer_are_for_the_next_prompt(hub: Hub, tmp_path: Path) -> None:
+    """Also a Ctrl-D, which leaves. Outside a prompt it would not reach the program as such."""
+    await hub.start()
+    gate = tmp_path / "gate"
+    async with terminal(tmp_path, "chat", "gated", *at(hub, "--session", "s1")) as screen:
+        await screen.until("you>")
+        screen.type(f"{gate}{ENTER}")
+        await screen.until("one")
+        screen.type(f"/agents echo{ENTER}{CTRL_D}")
+        gate.touch()
+        await screen.until("you chat with echo")
+        assert await screen.wait_until_ended() == 0
+
+
 async def test_messages_of_other_users_in_the_session_are_shown(hub: Hub, tmp_path: Path) -> None:
     """With their names, and with the answers, above the line that the user is typing."""
     await hub.start()
