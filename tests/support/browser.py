@@ -18,6 +18,7 @@ from support.waiting import PATIENCE
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 UNUSED_FEATURES = ("gpu", "background-networking", "component-update", "sync")
 ARGUMENTS = ["--no-sandbox", "--no-first-run", *(f"--disable-{feature}" for feature in UNUSED_FEATURES)]
+expect.set_options(timeout=PATIENCE * 1000)  # playwright's own limit is 5 s
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: `apt-get install chromium`")
 
 
