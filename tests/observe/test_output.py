@@ -21,12 +21,14 @@ from hub.observe.output import QUEUE_BYTES
 
 LINE = "line 000000000 of the talker\n"
 TALKER = '''
-"""Prints lines, alternately to both streams."""
-import sys
+"""Prints lines, alternately to both streams. It does not block the loop: on a slow machine the hub would log that."""
+import asyncio, sys
 
 async def talker(message: str):
     for number in range(int(message)):
         print(f"line {number:09} of the talker", file=(sys.stdout, sys.stderr)[number % 2])
+        if number % 1000 == 0:
+            await asyncio.sleep(0)
     print("\\ud800 is half a character")
     sys.stdout.close()
     yield "done"
