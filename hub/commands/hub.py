@@ -59,6 +59,7 @@ class Hub:
     erased_ids: set[str] = attrs.Factory(set)
     erasure_lock: asyncio.Lock = attrs.Factory(asyncio.Lock)
     is_started: bool = False
+    is_delivery_over: bool = False
 
     @property
     def limits(self) -> Limits:
@@ -124,7 +125,8 @@ class Hub:
         await draining.flush_all(self.node, limits.grace_seconds + limits.close_seconds, hurry)
 
     def stop_delivery(self) -> None:
-        """Deliver nothing to any client from now on."""
+        """Deliver nothing to any client from now on, and refuse new connections."""
+        self.is_delivery_over = True
         for connection in self.node.registry.connections:
             connection.stop_delivery()
 
@@ -151,11 +153,13 @@ class Hub:
         return role is not None and may(client.principal, "read", role)
 
     def check_connection_count(self, principal: Principal, is_counted: bool = False) -> None:
-        """Raise TooManyConnections if a principal cannot open another connection.
+        """Raise TooManyConnections if a principal cannot open another connection, or Draining if nobody can.
 
         The operator has no limit. Those who have not signed in have none together: one of them could use it up.
         *is_counted* is True if the new connection is already in *clients*.
         """
+        if self.is_delivery_over:
+            raise Draining("the hub is going down: connect again")
         limit = self.limits.principal_connections
         is_limited = principal.is_signed_in and not principal.is_operator
         if is_limited and self.clients.count_of(principal.id) >= limit + is_counted:

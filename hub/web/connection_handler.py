@@ -13,6 +13,8 @@ from hub.web.connection_caps import ConnectionCaps
 from hub.web.counting import count_status
 from hub.web.routes import ErrorBody, json_response
 
+FIRST_REQUEST_SECONDS = 1.0  # from the start of a connection on, if the hub goes down meanwhile
+
 
 class ConnectionHandler(web.RequestHandler):
     """The protocol of one connection.
@@ -54,6 +56,22 @@ class ConnectionHandler(web.RequestHandler):
         if self._caps is not None:
             self._caps.leave(self._address)
             self._caps = None
+
+    def close(self) -> None:
+        """Close the connection after its requests. Without a request, leave it to shutdown(), which comes next."""
+        if self._request_count:
+            super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Close the connection after its requests. A new connection gets the time to send its first one.
+
+        So systemd refuses nobody during a restart, also not the clients that connect in the last moment of a hub.
+        """
+        if not self._request_count and self._waiter is not None:
+            age = asyncio.get_running_loop().time() - self._next_keepalive_close_time + self._keepalive_timeout
+            await asyncio.wait([self._waiter], timeout=max(FIRST_REQUEST_SECONDS - age, 0.0))
+            super().close()
+        await super().shutdown(timeout)
 
     def handle_error(
         self,

@@ -19,6 +19,7 @@ from support.waiting import PATIENCE, eventually
 from hub.limits import Limits
 from hub.observe.counters import DoorCounters
 from hub.settings import Settings
+from hub.web import connection_handler
 from hub.web.accepting import MAX_REFUSED_SOCKETS, Acceptor, make_acceptor
 from hub.web.connection_caps import (
     ADDRESS_REFUSAL,
@@ -203,6 +204,19 @@ async def test_refused_sockets_are_few_and_do_not_stay(process: HubProcess) -> N
 # --- failures and the stop --------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+async def runner() -> AsyncIterator[web.ServerRunner]:
+    """A server that answers each request with OK."""
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(text="OK")
+
+    running = web.ServerRunner(web.Server(answer), shutdown_timeout=PATIENCE)
+    await running.setup()
+    yield running
+    await running.cleanup()
+
+
 class FullSocket(socket.socket):
     """A listening socket whose accept() fails while *is_full*, as if the process had no free descriptor."""
 
@@ -216,17 +230,11 @@ class FullSocket(socket.socket):
         return super().accept()
 
 
-async def test_a_failed_accept_is_tried_again_after_a_pause() -> None:
+async def test_a_failed_accept_is_tried_again_after_a_pause(runner: web.ServerRunner) -> None:
     """It neither ends the loop nor fills the log nor takes the event loop's time."""
-
-    async def answer(request: web.BaseRequest) -> web.Response:
-        return web.Response(text="OK")
-
     with FullSocket() as sock, structlog.testing.capture_logs() as lines:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
-        runner = web.ServerRunner(web.Server(answer))
-        await runner.setup()
         assert runner.server is not None
         acceptor = Acceptor(server=runner.server, sockets=[sock], caps=None, header_seconds=PATIENCE)
         acceptor.start()
@@ -239,8 +247,36 @@ async def test_a_failed_accept_is_tried_again_after_a_pause() -> None:
             sock.is_full = False
             assert await connection.get_health() == 200
         await acceptor.stop()
-        await runner.cleanup()
     assert [(line["event"], line["reason"]) for line in lines] == [("no connection accepted", "Too many open files")]
+
+
+async def begin_stop(acceptor: Acceptor, runner: web.ServerRunner) -> "asyncio.Task[None]":
+    """Stop to accept, and begin to close the connections."""
+    await acceptor.stop()
+    closing = asyncio.create_task(runner.cleanup())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return closing
+
+
+@pytest.mark.parametrize("seconds", [0.0, PATIENCE])
+async def test_a_connection_of_the_last_moment_gets_its_response(
+    runner: web.ServerRunner, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """The hub accepts it, and goes down before it reads the request. The time for the request is limited."""
+    monkeypatch.setattr(connection_handler, "FIRST_REQUEST_SECONDS", seconds)
+    assert runner.server is not None
+    sock = socket.create_server(("127.0.0.1", 0))
+    acceptor = Acceptor(server=runner.server, sockets=[sock], caps=None, header_seconds=PATIENCE)
+    acceptor.start()
+    async with AsyncExitStack() as stack:
+        connection = await HttpConnection.open(sock.getsockname()[1], stack)
+        await eventually(lambda: runner.server is not None and runner.server.connections)
+        closing = await begin_stop(acceptor, runner)
+        if seconds:
+            assert not closing.done() and await connection.get_health() == 200
+        assert await connection.read_to_end() == b""
+        await asyncio.wait_for(closing, PATIENCE)
 
 
 @needs_prlimit

@@ -227,3 +227,13 @@ async def test_a_client_that_sends_while_the_hub_stops_is_closed_with_1012(hub: 
     hub.door.stop_delivery()
     await client.send(type="ping")
     assert await client.wait_closed() == 1012
+
+
+async def test_a_client_that_connects_after_all_sockets_were_closed_is_refused(hub: Hub) -> None:
+    """With 503: nobody would send it a close frame any more."""
+    await hub.start()
+    hub.door.drain()
+    hub.door.stop_delivery()
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+        await hub.connect()
+    assert refusal.value.status == 503
