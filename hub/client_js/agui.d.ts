@@ -1,6 +1,6 @@
 /** The types of the agent for clients of AG-UI. docs/api.md shows how to use it. */
 
-import { HttpAgent, type HttpAgentConfig } from '@ag-ui/client'
+import { HttpAgent, type AgentSubscriber, type HttpAgentConfig, type RunAgentParameters, type RunAgentResult } from '@ag-ui/client'
 
 export interface HubbubAgentConfig extends HttpAgentConfig {
   /**
@@ -14,6 +14,11 @@ export interface HubbubAgentConfig extends HttpAgentConfig {
 export class HubbubAgent extends HttpAgent {
   constructor(config: HubbubAgentConfig)
   live: boolean
+  /**
+   * Show the session. The promise resolves as soon as the messages are there and no run is going on; with `live`, later
+   * runs come all the same.
+   */
+  connectAgent(parameters?: RunAgentParameters, subscriber?: AgentSubscriber): Promise<RunAgentResult>
   /** Stop the answer at once, also one that another client has started. */
   abortRun(): void
 }

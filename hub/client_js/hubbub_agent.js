@@ -3,7 +3,8 @@
 import { HttpAgent } from '@ag-ui/client'
 import { Observable } from 'rxjs'
 
-const MAX_DELAY = 5000 // in ms
+const MIN_DELAY = 100 // in ms
+const MAX_DELAY = 5000
 
 /**
  * An agent of a hub for clients of AG-UI. `connectAgent` shows the session as it is, and then every run in it.
@@ -21,6 +22,10 @@ export class HubbubAgent extends HttpAgent {
     /** The promise of the run or the connection that is going on. */
     this.activity = undefined
     this.markStarted = undefined
+    /** Resolves `activeRunCompletionPromise` of AG-UI's client, while a connection shows a run. */
+    this.markEnded = undefined
+    /** The delay in ms before the agent connects again: it grows until the hub accepts a connection. */
+    this.delay = MIN_DELAY
     /** The query of the next stream after a run of this agent that asks a question. */
     this.cursor = undefined
   }
@@ -39,10 +44,15 @@ export class HubbubAgent extends HttpAgent {
     return new Observable((observer) => {
       let stream
       let agent
+      const fetch = async (...request) => {
+        const response = await this.fetch(...request)
+        if (response.ok) this.delay = MIN_DELAY
+        return response
+      }
       const open = (query) => {
         let cursor
         const parameters = new URLSearchParams({ live: String(this.live), ...query })
-        agent = new HttpAgent({ url: `${this.url}/connect?${parameters}`, headers: this.headers, fetch: this.fetch })
+        agent = new HttpAgent({ url: `${this.url}/connect?${parameters}`, headers: this.headers, fetch })
         stream = agent.run(input).subscribe({
           next: (event) => {
             cursor = event.metadata?.hubbub ?? cursor
@@ -61,42 +71,58 @@ export class HubbubAgent extends HttpAgent {
     })
   }
 
+  /** See agui.d.ts. */
   async connectAgent(parameters, subscriber) {
     this.connection = { parameters, subscriber, threadId: this.threadId }
-    for (let delay = 100; ; delay = Math.min(2 * delay, MAX_DELAY)) {
+    const ids = new Set(this.messages.map(({ id }) => id))
+    return await new Promise((resolve, reject) => {
+      const markIdle = (result) => resolve({ result, newMessages: this.messages.filter(({ id }) => !ids.has(id)) })
+      this.stayConnected(parameters, subscriber, markIdle).then(resolve, reject)
+    })
+  }
+
+  /** Connect, and with `live` again after each end of the connection. Call *markIdle* when no run is going on. */
+  async stayConnected(parameters, subscriber, markIdle) {
+    for (;;) {
       const { threadId } = this
-      const connecting = this.begin(() => this.connectOnce(parameters, subscriber))
+      const connecting = this.begin(() => this.connectOnce(parameters, subscriber, markIdle))
       const { turn } = this
       const isOver = () => !this.live || this.turn !== turn || this.threadId !== threadId
       try {
         const result = await connecting
         if (isOver()) return result
+        markIdle()
       } catch (error) {
         if (isOver() || (error.status >= 400 && error.status < 500)) throw error
       }
+      const { delay } = this
+      this.delay = Math.min(2 * delay, MAX_DELAY)
       await new Promise((resolve) => setTimeout(resolve, delay))
       if (isOver()) return { result: undefined, newMessages: [] }
     }
   }
 
-  async connectOnce(parameters, subscriber) {
+  async connectOnce(parameters, subscriber, markIdle) {
     // AG-UI's client refuses to connect while a question is open. After a question of this agent, the stream goes on.
     const questions = this.pendingInterrupts
     if (!questions.length) this.cursor = undefined
     this.pendingInterrupts = []
     const watch = this.subscribe({
-      // The run of a snapshot has the id of the request.
-      onRunStartedEvent: ({ agent, event, input }) => void (agent.isRunning = event.runId !== input.runId),
-      onRunFinishedEvent: (params) => this.endRun(params),
-      onRunErrorEvent: (params) => this.endRun(params),
+      onRunStartedEvent: ({ event, input }) => this.startRun(event.runId !== input.runId),
+      onRunFinishedEvent: (params) => this.endRun(params, markIdle),
+      onRunErrorEvent: (params) => this.endRun(params, markIdle),
     })
     try {
       const connected = super.connectAgent(parameters, subscriber)
       this.isRunning = false // AG-UI's client says that an agent runs as long as it is connected
-      if (this.cursor) this.pendingInterrupts = questions
+      if (this.cursor) {
+        this.pendingInterrupts = questions
+        markIdle()
+      }
       return await connected
     } finally {
       watch.unsubscribe()
+      this.markEnded?.()
     }
   }
 
@@ -161,11 +187,21 @@ export class HubbubAgent extends HttpAgent {
     this.fetch(url, { method: 'POST', headers, body: '{"queued":false}' }).catch(() => {})
   }
 
-  endRun({ agent, ...params }) {
+  /** A connection begins a run. The run of a snapshot, which has the id of the request, is no answer. */
+  startRun(isAnswer) {
+    this.isRunning = isAnswer
+    // CopilotKit waits for this promise before it sends. That of AG-UI's client lasts as long as the connection.
+    if (isAnswer) this.activeRunCompletionPromise = new Promise((resolve) => (this.markEnded = resolve))
+  }
+
+  endRun({ agent, ...params }, markIdle) {
+    const { event } = params
     agent.isRunning = false
+    this.markEnded?.()
     // Later: after its subscribers, AG-UI's client changes the open questions.
     setTimeout(() => {
       for (const subscriber of this.subscribers) subscriber.onRunFinalized?.({ agent, ...params })
+      if (event.runId !== params.input.runId || event.result?.isIdle) markIdle(event.result)
     }, 0)
   }
 }

@@ -40,14 +40,17 @@ class ConnectStream(AguiStream):
     def carries(self, run_id: str) -> bool:
         return True
 
-    def encode_snapshot(self, history: Iterable[Mapping[str, Any]], head: int) -> bytes:
-        """Encode the messages up to the event *head* as a run of AG-UI: a client accepts no event outside of a run."""
+    def encode_snapshot(self, history: Iterable[Mapping[str, Any]], head: int, is_idle: bool) -> bytes:
+        """Encode the messages up to the event *head* as a run of AG-UI: a client accepts no event outside of a run.
+
+        Its result says if a run of the hub is active or queued: then this run follows, also without `live`.
+        """
         self._snapshot_seq = head
         run = {"threadId": self.thread_id, "runId": self.client_run_id}
         events = (
             {"type": "RUN_STARTED", **run},
             {"type": "MESSAGES_SNAPSHOT", "messages": make_snapshot(history)},
-            {"type": "RUN_FINISHED", **run, "outcome": {"type": "success"}},
+            {"type": "RUN_FINISHED", **run, "outcome": {"type": "success"}, "result": {"isIdle": is_idle}},
         )
         timestamp = {"timestamp": int(time() * 1000)}
         return b"".join(

@@ -44,6 +44,13 @@ async def main(run: Run):
         yield "two"
 """
 
+PAGE = BLOCK.text
+WITH_SUGGESTIONS = PAGE.replace("CopilotChat, ", "CopilotChat, useConfigureSuggestions, ", 1).replace(
+    "function Tools() {",
+    """function Tools() {
+  useConfigureSuggestions({ suggestions: [{ title: "Ask", message: "ask" }], available: "always" });""",
+)
+
 
 class ChatTab(Tab):
     """CopilotKit's page in a browser context of its own."""
@@ -51,6 +58,10 @@ class ChatTab(Tab):
     @property
     def assistants(self) -> Locator:
         return self.page.get_by_test_id("copilot-assistant-message")
+
+    @property
+    def suggestion(self) -> Locator:
+        return self.page.get_by_role("button", name="Ask", exact=True)
 
     @property
     def button(self) -> Locator:
@@ -74,14 +85,14 @@ class ChatTab(Tab):
 
 
 @asynccontextmanager
-async def open_pages(hub: Hub, browser: Browser) -> AsyncIterator[list[ChatTab]]:
+async def open_pages(hub: Hub, browser: Browser, code: str = PAGE) -> AsyncIterator[list[ChatTab]]:
     """Open the page in two browser contexts. At the end, their consoles must be empty.
 
     All requests go to this machine.
     """
     hub.agent("main.py", MAIN)
     await hub.start()
-    async with serve_component(ForeignClient.find("agui", "copilotkit_react"), hub.url, BLOCK.text) as url:
+    async with serve_component(ForeignClient.find("agui", "copilotkit_react"), hub.url, code) as url:
         tabs = [ChatTab(await (await browser.new_context()).new_page()) for _ in range(2)]
         for tab in tabs:
             await tab.page.goto(url)
@@ -106,6 +117,44 @@ async def test_an_answer_is_complete_after_a_reload_and_in_a_second_browser(hub:
         for tab in tabs:
             await tab.expect_texts(str(go), "one two")
         await tabs[1].say(str(go))
+        for tab in tabs:
+            await tab.expect_texts(*2 * (str(go), "one two"))
+
+
+@needs_browser
+async def test_pages_show_suggestions_while_no_answer_is_written(hub: Hub, browser: Browser) -> None:
+    """In an empty session, after an answer to another page, and after a reload. The page is live all the same."""
+    async with open_pages(hub, browser, WITH_SUGGESTIONS) as tabs:
+        go = hub.folder / "go"
+        for tab in tabs:
+            await expect(tab.suggestion).to_be_visible()
+        await tabs[0].say(str(go))
+        for tab in tabs:
+            await tab.expect_running("one")
+            await expect(tab.suggestion).to_have_count(0)
+        await tabs[1].page.reload()
+        await tabs[1].expect_running("one")
+        await expect(tabs[1].suggestion).to_have_count(0)
+        go.touch()
+        for tab in tabs:
+            await tab.expect_texts(str(go), "one two")
+            await expect(tab.suggestion).to_be_visible()
+        await tabs[1].page.reload()
+        await tabs[1].suggestion.click()
+        for tab in tabs:
+            await tab.page.get_by_role("button", name="Yes").click(trial=True)
+
+
+@needs_browser
+async def test_a_message_waits_for_the_end_of_an_answer_to_another_page(hub: Hub, browser: Browser) -> None:
+    """CopilotKit sends it then."""
+    async with open_pages(hub, browser) as tabs:
+        go = hub.folder / "go"
+        await tabs[0].say(str(go))
+        await tabs[1].expect_running("one")
+        await tabs[1].say(str(go))
+        await expect(tabs[1].page.get_by_role("textbox")).to_have_value("")
+        go.touch()
         for tab in tabs:
             await tab.expect_texts(*2 * (str(go), "one two"))
 

@@ -14,6 +14,7 @@ from support.agui import check_messages, events, run_request
 from support.hub import Hub
 from support.late import hold_results
 from support.node import NODE_FOLDER, install_packages, needs_node
+from support.people import People
 from support.tools import HELPER
 from support.waiting import PATIENCE, eventually
 
@@ -67,9 +68,9 @@ def read_texts(state: dict[str, Any]) -> list[str]:
 
 
 @asynccontextmanager
-async def open_page(hub: Hub, agent: str, thread: str = "t1") -> AsyncIterator[Page]:
+async def open_page(hub: Hub, agent: str, thread: str = "t1", *key: str) -> AsyncIterator[Page]:
     await install_packages()
-    arguments = (f"{hub.url}/api/v1/agents/{agent}/agui", thread)
+    arguments = (f"{hub.url}/api/v1/agents/{agent}/agui", thread, *key)
     process = await asyncio.create_subprocess_exec(
         *("node", "agui_connect.mjs", *arguments),
         cwd=NODE_FOLDER,
@@ -96,9 +97,11 @@ async def test_a_page_that_is_opened_in_mid_answer_shows_all_of_it(hub: Hub, tmp
         for page in (first, second):
             state = await page.until(lambda state: read_texts(state)[-1:] == ["one "])
             assert state["isRunning"] and read_texts(state) == ["hello", "hello ", str(gate), "one "]
+            assert not state["isConnected"]
         gate.touch()
         for page in (first, second):
             await page.until_texts("hello", "hello ", str(gate), "one two")
+            await page.until(lambda state: state["isConnected"])
 
 
 @needs_node
@@ -221,6 +224,46 @@ async def test_a_page_goes_on_after_a_run_that_fails(hub: Hub) -> None:
             await socket.send(type="chat", agentId=agent, sessionId="t1", message=message)
             await socket.until_type("run_finished")
         await page.until_texts("a", "a ", "b", "one ", "c", "c ")
+
+
+@needs_node
+async def test_a_page_that_is_opened_before_the_first_message_waits_for_it(hub: Hub) -> None:
+    """It does not try again and again. connectAgent() returns before, because no answer is being written."""
+    await hub.start()
+    async with open_page(hub, "echo") as page:
+        await page.until(lambda state: state["isConnected"])
+        socket = await hub.connect("?sessionId=t1", extended=True)
+        await socket.send(type="chat", agentId="echo", sessionId="t1", message="a")
+        state = await page.until_texts("a", "a ")
+        assert state["delay"] == 100  # the shortest
+
+
+@needs_node
+async def test_a_page_with_sign_in_is_connected_before_the_first_message(signed: Hub) -> None:
+    """Although the hub refuses the connection to a session that does not exist."""
+    people = People(signed)
+    await people.add("ann")
+    async with open_page(signed, "echo", "t1", people.keys["ann"]) as page:
+        await page.until(lambda state: state["isConnected"])
+        await page.call("say", "u1", "a")
+        await page.until_texts("a", "a ")
+        socket = await people.connect("ann")
+        await people.chat(socket, "echo", "b", "t1")
+        await page.until_texts("a", "a ", "b", "b ")
+
+
+@needs_node
+async def test_a_connection_that_works_resets_the_delay_before_the_next_one(hub: Hub) -> None:
+    """An answer that fails ends the connection, so the page waits before each next one. The delay does not grow."""
+    hub.agent("failing.py", "async def failing(message: str):\n    yield 'one '\n    raise ValueError(message)")
+    await hub.start()
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    async with open_page(hub, "failing") as page:
+        await page.until(lambda state: state["isConnected"])
+        for number in range(1, 4):
+            await socket.send(type="chat", agentId="failing", sessionId="t1", message="a")
+            await page.until_texts(*number * ("a", "one "))
+            await page.until(lambda state: state["requests"] == number + 1 and state["delay"] == 100)
 
 
 TOOLS = [{"name": "get_weather", "description": "", "parameters": {"type": "object"}}]

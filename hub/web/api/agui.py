@@ -117,7 +117,7 @@ async def post_agui_connect(request: web.Request) -> web.StreamResponse:
             nonlocal is_idle
             is_idle = start.is_idle
             if start.messages is not None and client is not None:
-                client.write(protocol.encode_snapshot(start.messages, start.head))
+                client.write(protocol.encode_snapshot(start.messages, start.head, start.is_idle))
 
         cursor = read_last_event_id(request)
         await commands.connect_session(hub, principal, run_input.threadId, open_client, begin, cursor)

@@ -1,18 +1,19 @@
-// node agui_connect.mjs URL THREAD: connect an agent to a session. Each line of the input is a JSON list of the name of
-// a method and its arguments: `stop`, `run`, `say`, `answer`, `look`, `hold`, `connect`, `detach`, `close`. Each change is
-// printed as a line of JSON.
+// node agui_connect.mjs URL THREAD [KEY]: connect an agent to a session. Each line of the input is a JSON list of the name
+// of a command and its arguments. Each change is printed as a line of JSON.
 import { createInterface } from 'node:readline'
 import { HubbubAgent } from './agui.js'
 
-const [url, threadId] = process.argv.slice(2)
+const [url, threadId, key] = process.argv.slice(2)
 console.warn = (...words) => console.log(JSON.stringify({ warning: words.join(' ') }))
 let requests = 0
-const agent = new HubbubAgent({ url, threadId, fetch: (...words) => (requests++, fetch(...words)) })
+const headers = key ? { Authorization: `Bearer ${key}` } : {}
+const agent = new HubbubAgent({ url, threadId, headers, fetch: (...words) => (requests++, fetch(...words)) })
 let mark, release
+let isConnected = false // whether connectAgent() has returned
 let mustHold = false
 const show = () => {
-  const { messages, isRunning, pendingInterrupts, state } = agent
-  console.log(JSON.stringify({ messages, isRunning, questions: pendingInterrupts, state, mark, requests }))
+  const { messages, isRunning, pendingInterrupts: questions, state, delay } = agent
+  console.log(JSON.stringify({ messages, isRunning, isConnected, questions, state, mark, requests, delay }))
 }
 agent.subscribe({ onMessagesChanged: show, onRunFinalized: show, onRunFailed: ({ error }) => console.log(JSON.stringify({ error: String(error) })) })
 agent.subscribe({
@@ -24,7 +25,12 @@ agent.subscribe({
     return new Promise((resolve) => (release = resolve))
   },
 })
-void agent.connectAgent().catch((error) => console.log(JSON.stringify({ error: String(error) })))
+async function connect () {
+  isConnected = false
+  await agent.connectAgent()
+  isConnected = true
+}
+void connect().then(show, (error) => console.log(JSON.stringify({ error: String(error) })))
 let run = 0
 const commands = {
   say: async (id, content) => {
@@ -38,7 +44,7 @@ const commands = {
     await agent.runAgent({ runId: `answer-${process.pid}-${run++}`, resume })
   },
   hold: () => void (mustHold = true), // let the next piece of text wait until `say`
-  connect: () => agent.connectAgent(),
+  connect,
   detach: () => agent.detachActiveRun(),
   stop: () => agent.abortRun(),
   look: (word) => void (mark = word),
