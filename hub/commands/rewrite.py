@@ -14,6 +14,7 @@ from hub.commands.history import read_state
 from hub.commands.hub import Hub
 from hub.commands.joining import answer_and_subscribe, build_subscribed_answer, reserve_subscription, subscribe_from
 from hub.commands.scopes import DEFAULT_AGENT
+from hub.commands.space import find_space_shares
 from hub.ids import Key
 from hub.messages import Accepted, Author, Edit, Fork, HistoryMessage, Regenerate, SessionState
 from hub.sessions import rewriting, session_fork
@@ -58,7 +59,7 @@ async def edit(hub: Hub, principal: Principal, command: Edit, client: ClientHand
 async def fork(
     hub: Hub, principal: Principal, command: Fork, client: ClientHandle | None = None
 ) -> SessionState | None:
-    """Copy a session's history into a new session. Return the state of the new session if there is no client.
+    """Copy a session's history and its files into a new session. Return the new session's state if there is no client.
 
     Raises UnknownSession, TooManySubscriptions, and the errors of read_source_messages() and log_copies().
     """
@@ -67,8 +68,9 @@ async def fork(
     with reserve_subscription(client, new_key):
         await _check_session_exists(hub, key, command.sessionId)
         history = await session_fork.read_source_messages(hub.node.log.sessions, key, command, hub.limits)
+        shares = await find_space_shares(hub, principal, new_key) if hub.is_sign_in_on else ()
         async with use_session(hub, principal, "write", new_key, may_create=True) as session:
-            await session_fork.log_copies(session, history, partial(_revise, hub))
+            await session_fork.log_copies(session, key, history, partial(_revise, hub), shares)
             if client is None:
                 return await read_state(hub, session.channel)
             await subscribe_from(client, session, None, None, build_subscribed_answer(hub, principal, command, None))

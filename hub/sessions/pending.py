@@ -1,7 +1,7 @@
 """Events on their way to the log, and the append of a batch of them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from hub.access.records import UsageRecord
 from hub.errors import StorageUnavailable
@@ -45,7 +45,7 @@ class PendingEvent(Event, eq=False, kw_only=True):
     """An event other than a chunk on its way to the log, and the rows that its commit writes.
 
     If an append fails, a refusable event is dropped. Every other event is retried until the append succeeds. *request*
-    is the request of its message.
+    is the request of its message. For *file_copies* see Append.
     """
 
     messages: tuple[HistoryMessage, ...] = ()
@@ -55,6 +55,7 @@ class PendingEvent(Event, eq=False, kw_only=True):
     chat: ChatRecord | None = None
     usage: tuple[UsageRecord, ...] = ()
     request: Request | None = None
+    file_copies: Mapping[str, str] = {}
     on_result: ResultCallback | None = None
     is_refusable: bool = False
 
@@ -86,6 +87,7 @@ def make_append(key: Key, batch: list[PendingEvent | PendingChunk], owner: str) 
     removed_messages: list[str] = []
     usage: list[UsageRecord] = []
     requests: dict[str, Request] = {}
+    file_copies: dict[str, str] = {}
     for index, event in enumerate(batch):
         if isinstance(event, PendingChunk):
             continue
@@ -94,6 +96,7 @@ def make_append(key: Key, batch: list[PendingEvent | PendingChunk], owner: str) 
         ended_runs += event.ended_runs
         removed_messages += event.removed_messages
         usage += event.usage
+        file_copies |= event.file_copies
         if event.request is not None:
             requests |= dict.fromkeys([message.messageId for message in event.messages], event.request)
         if event.chat is not None:
@@ -109,4 +112,5 @@ def make_append(key: Key, batch: list[PendingEvent | PendingChunk], owner: str) 
         owner=owner,
         usage=usage,
         requests=requests,
+        file_copies=file_copies,
     )

@@ -6,7 +6,7 @@ start removes unfinished uploads and blobs without a record. All work with the d
 
 The same bytes may be uploaded to one session while they are deleted from another. So each digest has a lock. An upload
 holds the lock while it makes the blob and adds the record. A deletion holds the lock while it searches the log for
-records and removes the blob.
+records and removes the blob. A fork needs no lock: its commit copies only records that exist (Append.file_copies).
 """
 
 import asyncio
@@ -30,10 +30,10 @@ from hub.storage import lockfile
 from hub.storage.blob_files import open_blob, read_blob, rename_to_blob, unlink_all
 from hub.storage.disk import sync_folder
 from hub.storage.file_hold import try_to_unlink
-from hub.storage.file_names import check_file_name, check_media_type
+from hub.storage.file_names import check_file_name, check_media_type, make_file_id
 from hub.storage.log import FileStore
 from hub.storage.private import make_private, touch_private
-from hub.storage.quota import MIN_COUNTED_BYTES, FileQuota, SpaceShare
+from hub.storage.quota import MIN_COUNTED_BYTES, FileQuota, SpaceShare, sum_counted_bytes
 from hub.storage.records import FileRecord
 from hub.storage.uploads import Upload
 from hub.text import cut
@@ -159,7 +159,7 @@ class Files:
         The caller must not cancel the call. Raises UnknownSession, StorageUnavailable, OSError.
         """
         file = FileRecord(
-            fileId=f"f_{self.seams.new_secret(16)}",
+            fileId=make_file_id(self.seams),
             key=upload.key,
             name=upload.name,
             type=upload.type,
@@ -251,7 +251,7 @@ class Files:
 
     async def forget_files(self, key: Key, files: Iterable[FileRecord]) -> None:
         """Remove the blobs that only *files* used: records of a session that the log deleted."""
-        self.quota.add(key, -sum(max(file.size, MIN_COUNTED_BYTES) for file in files))
+        self.quota.add(key, -sum_counted_bytes(file.size for file in files))
         # In a task, so that the blobs are removed even if the caller is cancelled.
         await asyncio.shield(self._start_task(self._remove_with_locks({file.digest for file in files})))
 

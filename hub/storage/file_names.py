@@ -1,8 +1,11 @@
-"""Check the name and the media type of a file."""
+"""Make the id of a file, and check its name and its media type."""
 
 import re
 
 from hub.errors import BadQuery, BadType
+from hub.seams import Seams
+
+FILE_ID = re.compile("f_[0-9a-f]{32}")
 
 # TYPE/SUBTYPE follows RFC 6838, and the parameters follow RFC 9110, section 8.3.1.
 _TOKEN, _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
@@ -11,6 +14,11 @@ MAX_MEDIA_TYPE_LENGTH = 255
 # Control characters, slashes, Unicode's line ends, surrogates, and the characters that change the direction of text. A
 # change of direction can make a name look as if it had another extension.
 FORBIDDEN_IN_NAME = re.compile("[\0-\x1f\x7f-\x9f/\\\\\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def make_file_id(seams: Seams) -> str:
+    """Return a new id, which cannot be guessed and matches FILE_ID."""
+    return f"f_{seams.new_secret(16)}"
 
 
 def check_file_name(name: str, max_length: int) -> None:

@@ -242,6 +242,10 @@ class FileStore(ABC):
         """Return the record of a file, or None."""
 
     @abstractmethod
+    async def find_in_session(self, key: Key, file_ids: Collection[str]) -> Sequence[FileRecord]:
+        """Return the records of those files of a session that have one of these ids."""
+
+    @abstractmethod
     async def list(self, key: Key, request: PageRequest) -> Page[FileRecord]:
         """Return a page of the files of a session, sorted by the time of their commits and by their ids.
 

@@ -12,6 +12,11 @@ from hub.limits import KiB, Limits, format_size
 MIN_COUNTED_BYTES = 4 * KiB  # a smaller file counts as this many, because it occupies a block of the disk
 
 
+def sum_counted_bytes(sizes: Iterable[int]) -> int:
+    """Return the bytes that files of these sizes count together."""
+    return sum(max(size, MIN_COUNTED_BYTES) for size in sizes)
+
+
 @attrs.frozen(eq=False)
 class SpaceShare:
     """A limit for the files of some sessions together: those of *owner*, a text for people, which *covers* selects."""
@@ -63,10 +68,15 @@ class FileQuota:
         Call this before the bytes are written, so that two uploads cannot use the same space. If the limits or one of
         *shares* refuse the growth, raises FileTooLarge or QuotaExceeded, and changes no count.
         """
-        limits = self.limits
-        if size > limits.file_bytes:
-            raise FileTooLarge(f"a file has at most {format_size(limits.file_bytes)}")
+        if size > self.limits.file_bytes:
+            raise FileTooLarge(f"a file has at most {format_size(self.limits.file_bytes)}")
         growth = max(size, MIN_COUNTED_BYTES) - counted_bytes
+        self.grow(key, growth, shares)
+        return counted_bytes + growth
+
+    def grow(self, key: Key, growth: int, shares: Iterable[SpaceShare] = ()) -> None:
+        """Count *growth* more bytes of a session. Raises QuotaExceeded, and counts nothing, as reserve() does."""
+        limits = self.limits
         if self._bytes.get(key, 0) + growth > limits.session_files_bytes:
             raise QuotaExceeded(f"the files of a session have at most {format_size(limits.session_files_bytes)} in all")
         if self._total + growth > limits.files_bytes:
@@ -74,7 +84,6 @@ class FileQuota:
         for share in shares:
             self._check_share(share, growth)
         self.add(key, growth)
-        return counted_bytes + growth
 
     def _check_share(self, share: SpaceShare, growth: int) -> None:
         used, limit = self._share_bytes[share], share.max_bytes

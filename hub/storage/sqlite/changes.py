@@ -1,7 +1,7 @@
 """The changes of a commit besides insertions: deletions, erasures, new labels, new floors, and access records."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import attrs
@@ -35,6 +35,14 @@ class EventDrop:
     """Request to delete events. The result maps each session that still exists, with the same epoch, to its floor."""
 
     floors: Sequence[NewFloor]
+
+
+class FileCopies(NamedTuple):
+    """The copies of files that a session gets at the time *now* (ms): see Append.file_copies."""
+
+    key: Key
+    ids: Mapping[str, str]
+    now: int
 
 
 @attrs.frozen
@@ -97,6 +105,7 @@ class Changes:
 
     ended_runs: list[tuple[Key, str]] = attrs.Factory(list)
     removed_messages: list[tuple[Key, str]] = attrs.Factory(list)
+    file_copies: list[FileCopies] = attrs.Factory(list)
     drops: list[tuple[EventDrop, dict[Key, int]]] = attrs.Factory(list)  # with the new floors
     message_drops: list[tuple[MessageDrop, dict[str, Any]]] = attrs.Factory(list)  # with the results
     file_drops: list[tuple[FileDrop | FileDeletion, list[Any]]] = attrs.Factory(
@@ -115,6 +124,7 @@ class Changes:
         return bool(
             self.ended_runs
             or self.removed_messages
+            or self.file_copies
             or self.drops
             or self.message_drops
             or self.file_drops
@@ -156,11 +166,13 @@ class Changes:
         return result
 
     def apply(self, db: sqlite3.Connection) -> None:
-        """Write the changes. Call this in a transaction, after the insertions."""
+        """Write the changes. Call this in a transaction, after the insertions. Raises LookupError: see _copy_files()."""
         if self.ended_runs:
             _delete_by_id(db, "runs", self.ended_runs)
         if self.removed_messages:
             _delete_by_id(db, "messages", self.removed_messages)
+        for copies in self.file_copies:
+            _copy_files(db, copies)
         for change in self.label_changes:
             _change_label(db, change)
         for drop, floors in self.drops:
@@ -189,6 +201,19 @@ def _delete_by_id(db: sqlite3.Connection, table: str, ids: list[tuple[Key, str]]
         (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))""",
         (to_json(ids),),
     )
+
+
+COPY_FILES = """
+    INSERT INTO files (id, session, name, type, size, digest, created)
+    SELECT ids.value, :session, f.name, f.type, f.size, f.digest, :now
+    FROM json_each(:ids) ids JOIN files f ON f.id = ids.key"""
+
+
+def _copy_files(db: sqlite3.Connection, copies: FileCopies) -> None:
+    """Copy the records of files. Raises LookupError if one does not exist: then its blob may be gone, too."""
+    values = {"session": copies.key, "ids": to_json(copies.ids), "now": copies.now}
+    if db.execute(COPY_FILES, values).rowcount < len(copies.ids):
+        raise LookupError("a file that is copied was deleted at the same time: try again")
 
 
 def _change_label(db: sqlite3.Connection, change: LabelChange) -> None:

@@ -1,6 +1,6 @@
 """The file store of the embedded log: the records of files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import attrs
@@ -13,6 +13,7 @@ from hub.storage.log import FileStore
 from hub.storage.records import FileRecord
 from hub.storage.sqlite.authors import FILES_OF_AUTHOR
 from hub.storage.sqlite.changes import FileDeletion
+from hub.storage.sqlite.event_rows import to_json
 from hub.storage.sqlite.expiring import FileDrop, find_old_files
 from hub.storage.sqlite.sql import FILE_JSON, MAX_SQLITE_INTEGER, SqliteInteger
 from hub.storage.sqlite.threads import LogThreads
@@ -30,6 +31,13 @@ class SqliteFiles(FileStore):
     async def find(self, file_id: str) -> FileRecord | None:
         fields = await self.threads.query_json(f"SELECT {FILE_JSON} FROM files WHERE id = ?", (file_id,))
         return FileRecord(**fields) if fields else None
+
+    async def find_in_session(self, key: Key, file_ids: Collection[str]) -> Sequence[FileRecord]:
+        statement = f"""
+            SELECT json_group_array({FILE_JSON}) FROM files
+            WHERE session = ? AND id IN (SELECT value FROM json_each(?))"""
+        rows = await self.threads.query_json(statement, (key, to_json([*file_ids])))
+        return [FileRecord(**fields) for fields in rows]
 
     async def list(self, key: Key, request: PageRequest) -> Page[FileRecord]:
         order = request.order

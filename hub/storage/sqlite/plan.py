@@ -12,7 +12,7 @@ from hub.limits import KiB
 from hub.messages import Chunk
 from hub.storage.records import Append, FileRecord, Head
 from hub.storage.sqlite.access_rows import AccessChange, AuditAddition, UsageAddition, to_columns
-from hub.storage.sqlite.changes import Change, Changes
+from hub.storage.sqlite.changes import Change, Changes, FileCopies
 from hub.storage.sqlite.event_rows import EventRow, NewCommit, encode_json, to_json
 from hub.storage.sqlite.sql import COLUMNS
 
@@ -107,6 +107,8 @@ class CommitPlan:
                 commit.append((session, first, now, rows))
             if append.messages or append.saved_runs or append.ended_runs or append.chats or append.removed_messages:
                 self._add_records(append, first)
+            if append.file_copies:
+                self.changes.file_copies.append(FileCopies(session, append.file_copies, self.now))
             self._add_usage(append.usage)
             results.append((callback, first, append))
         if commit:
