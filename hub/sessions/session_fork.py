@@ -88,7 +88,8 @@ def _reserve_space(
         with quota.use_shares(shares):
             quota.grow(session.key, count, shares)
     except QuotaExceeded as error:
-        text = f"the fork would copy {len(files)} files ({format_size(count)}), but {error.message}"
+        advice = "fork at an earlier message, or delete files"
+        text = f"the files of the fork ({format_size(count)}) do not fit: {error.message}; {advice}"
         raise type(error)(text, **error.fields, sessionId=session.id) from None
     return partial(quota.add, session.key, -count)
 

@@ -259,6 +259,24 @@ async def test_files_of_the_messages_go(hub: Hub) -> None:
     assert files_with(hub.folder, SECRET) == []
 
 
+async def test_the_copies_of_files_in_forks_go_with_the_messages(hub: Hub) -> None:
+    """Whoever made the fork. A file that another person's message of the fork names stays."""
+    people, ann, bob = await start_shared(hub)
+    ids = []
+    for data in (SECRET, "shared"):
+        path, headers = "/files?sessionId=s1", {"Content-Type": "text/plain"}
+        ids.append((await people.request("ann", "POST", path, data=data, headers=headers))[1]["fileId"])
+    await people.chat(ann, "plain", f"see {ids[0]} and {ids[1]}", "s1")
+    message_id = (await people.chat(bob, "plain", f"I see {ids[1]}", "s1"))["messageId"]
+    await bob.send(type="fork", sessionId="s1", messageId=message_id, newSessionId="f1")
+    await bob.until_type("subscribed")
+    assert len((await people.request("bob", "GET", "/sessions/f1/files"))[1]["data"]) == 2
+    result = await erase(hub)
+    assert result.other_sessions == ["f1", "s1"] and files_with(hub.folder, SECRET) == []
+    (file,) = (await people.request("bob", "GET", "/sessions/f1/files"))[1]["data"]
+    assert await people.request("bob", "GET", f"/files/{file['fileId']}") == (200, "shared")
+
+
 async def test_a_session_with_another_owner_stays(hub: Hub) -> None:
     people, ann, _ = await start_shared(hub)
     await people.chat(ann, "plain", SECRET, "s2")
@@ -314,8 +332,11 @@ async def test_a_command_that_passed_the_door_before_the_erasure_makes_nothing(h
 
 
 async def test_a_fork_that_has_read_the_messages_copies_erased_ones(hub: Hub) -> None:
+    """Without their files."""
     people, ann, bob = await start_shared(hub)
-    message_id = (await people.chat(ann, "plain", SECRET, "s1"))["messageId"]
+    path, headers = "/files?sessionId=s1", {"Content-Type": "text/plain"}
+    _, body = await people.request("ann", "POST", path, data=SECRET, headers=headers)
+    message_id = (await people.chat(ann, "plain", f"{SECRET} {body['fileId']}", "s1"))["messageId"]
     async with hub.node.loader.use(Key("copy")) as session:
         async with session.schedule.lock:
             await bob.send(type="fork", sessionId="s1", messageId=message_id, newSessionId="copy")

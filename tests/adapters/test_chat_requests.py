@@ -346,6 +346,24 @@ async def test_the_files_of_a_message_are_sent_as_their_bytes(stranger: Stranger
     assert stranger.bodies[1]["messages"][0]["content"] == content  # the model still sees the files
 
 
+async def test_the_files_of_a_history_are_sent_in_a_fork_too(stranger: Stranger, hub: Hub) -> None:
+    """Also after the deletion of the session in which they were uploaded."""
+    hub.agent("model.toml", TOML.format(url=stranger.url))
+    await hub.start()
+    client = await hub.connect(extended=True)
+    parts = [await upload(hub, "a.png", "image/png", b"\x89PNG")]
+    await client.send(type="chat", agentId="model", sessionId="s1", message="see", parts=parts)
+    message_id = (await client.until_done())["messageId"]
+    await client.send(type="fork", sessionId="s1", messageId=message_id, newSessionId="f1")
+    await client.until_type("subscribed")
+    async with aiohttp.ClientSession() as http:
+        await http.delete(f"{hub.url}/api/v1/sessions/s1")
+    await client.send(type="chat", agentId="model", sessionId="f1", message="again")
+    await client.until_done()
+    content = stranger.bodies[0]["messages"][0]["content"]
+    assert content[1]["type"] == "image_url" and stranger.bodies[1]["messages"][0]["content"] == content
+
+
 async def test_a_deleted_file_is_sent_as_its_name(stranger: Stranger, hub: Hub) -> None:
     hub.agent("model.toml", TOML.format(url=stranger.url))
     await hub.start()

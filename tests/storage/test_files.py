@@ -605,6 +605,33 @@ async def test_random_uploads_and_deletions_keep_used_blobs(tmp_path: Path) -> N
         assert on_disk(tmp_path) == [] and not files.quota._bytes and files.quota._total == 0
 
 
+async def test_random_copies_and_deletions_keep_used_blobs(tmp_path: Path) -> None:
+    """A copy that the log takes during the deletion of its source can be read. The blob goes with the last record."""
+    async with store(tmp_path) as (files, log, _):
+        chance = random.Random(4)
+
+        async def copy(file: FileRecord, name: str) -> None:
+            """Copy a file to a session of its own, and delete that."""
+            event = Event(None, None, UserMessage(messageId="u", author=Author("a", "A"), content=""))
+            stored: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            await asyncio.sleep(chance.random() / 200)
+            log.events.append(Append(Key(name), [event], file_copies={file.fileId: f"f_{name}"}), stored.set_result)
+            if await stored == 1:
+                assert len(await files.read(await files.find(f"f_{name}"))) == 1
+                files.quota.add(Key(name), MIN_COUNTED_BYTES)
+                await delete_session(files, log, name)
+
+        async def delete(file: FileRecord) -> None:
+            await asyncio.sleep(chance.random() / 200)
+            await files.delete(file.fileId)
+
+        for n in range(30):
+            file = await files.save(Key("a"), "x", TEXT, b"%d" % (n % 2))
+            await asyncio.gather(delete(file), *(copy(file, f"{n}-{m}") for m in range(6)))
+            assert on_disk(tmp_path) == []
+        assert files.quota._total == 0
+
+
 async def test_erased_files_leave_their_session(tmp_path: Path) -> None:
     """Their blobs go, unless another file has the same bytes, and they do not count. Uploads to the session go on."""
     async with store(tmp_path) as (files, log, _):

@@ -618,6 +618,36 @@ async def test_a_file_needs_an_existing_session(hub: OpenedLog) -> None:
     assert await hub.log.files.find("f-s") is not None and await hub.log.files.find("f-stranger") is None
 
 
+async def test_an_append_copies_the_records_of_files(opener: Opener) -> None:
+    """With its events, in one commit, also into a new session. Without one of the files, the append stores nothing."""
+    hub = await opener()
+    await hub.log.sessions.make(Key("s"))
+    for name, digest in (("f1", "d1"), ("f2", "d2")):
+        await hub.log.files.add(file(name, digest=digest))
+    await hub.put(Append(Key("t"), [chunk("x")], file_copies={"f1": "c1", "f2": "c2"}))
+    with pytest.raises(StorageUnavailable, match="deleted"):
+        await hub.put(Append(Key("u"), [chunk("x")], file_copies={"f1": "c3", "f9": "c4"}))
+    results = await asyncio.gather(
+        hub.log.files.delete("f1"),
+        hub.put(Append(Key("v"), [chunk("x")], file_copies={"f2": "c5"})),
+        hub.put(Append(Key("w"), [chunk("x")], file_copies={"f9": "c6"})),
+        return_exceptions=True,
+    )
+    assert results[1] == 1 and isinstance(results[2], StorageUnavailable)
+    await hub.log.sessions.delete(Key("s"))
+    await hub.log.close()
+    hub = await opener()
+    copies = await hub.log.files.find_in_session(Key("t"), ["c1", "c2", "c5", "f1"])
+    assert [attrs.evolve(copy, created=0) for copy in sorted(copies, key=lambda copy: copy.fileId)] == [
+        file("c1", "t", digest="d1"),
+        file("c2", "t", digest="d2"),
+    ]
+    assert copies[0].created == (await hub.everything("t"))[0].ts
+    assert await hub.log.files.find_used_digests(["d1", "d2"]) == ["d1", "d2"]
+    assert await hub.log.files.sum_bytes_by_session(0) == {"t": 14, "v": 7}
+    assert [await hub.log.sessions.find(Key(session)) for session in ("u", "w")] == [None, None]
+
+
 async def test_files_are_counted_by_session(opener: Opener) -> None:
     """Each file counts with its size, or with the minimum."""
     hub = await opener()
