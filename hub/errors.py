@@ -22,8 +22,8 @@ HubError
 ├── BadType                 an upload with a Content-Encoding, or with a malformed media type or that of a form
 ├── EmptyFile               an upload without a byte
 ├── FileTooLarge            an upload larger than the limit for one file
-├── QuotaExceeded           an upload that exceeds the space of its session or of the hub
-│   └── PrincipalQuotaExceeded  a chat or an upload that exceeds a quota of its principal or tenant
+├── QuotaExceeded           an upload or a fork that exceeds the space of its session or of the hub
+│   └── PrincipalQuotaExceeded  a chat, an upload or a fork that exceeds a quota of its principal or tenant
 ├── UploadTooSlow           an upload, or the body of a request, that took longer than the limit
 ├── Conflict                a command that does not fit the state of the session
 │   ├── NotRunning          no run to cancel

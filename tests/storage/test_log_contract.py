@@ -619,7 +619,7 @@ async def test_a_file_needs_an_existing_session(hub: OpenedLog) -> None:
 
 
 async def test_an_append_copies_the_records_of_files(opener: Opener) -> None:
-    """With its events, in one commit, also into a new session. Without one of the files, the append stores nothing."""
+    """With its events, in one commit, into a new session or an old one. Without one of the files, the append stores nothing."""
     hub = await opener()
     await hub.log.sessions.make(Key("s"))
     for name, digest in (("f1", "d1"), ("f2", "d2")):
@@ -627,13 +627,14 @@ async def test_an_append_copies_the_records_of_files(opener: Opener) -> None:
     await hub.put(Append(Key("t"), [chunk("x")], file_copies={"f1": "c1", "f2": "c2"}))
     with pytest.raises(StorageUnavailable, match="deleted"):
         await hub.put(Append(Key("u"), [chunk("x")], file_copies={"f1": "c3", "f9": "c4"}))
+    await hub.put(Append(Key("v"), [chunk("x")]))
     results = await asyncio.gather(
         hub.log.files.delete("f1"),
         hub.put(Append(Key("v"), [chunk("x")], file_copies={"f2": "c5"})),
         hub.put(Append(Key("w"), [chunk("x")], file_copies={"f9": "c6"})),
         return_exceptions=True,
     )
-    assert results[1] == 1 and isinstance(results[2], StorageUnavailable)
+    assert results[1] == 2 and isinstance(results[2], StorageUnavailable)
     await hub.log.sessions.delete(Key("s"))
     await hub.log.close()
     hub = await opener()

@@ -166,7 +166,10 @@ class Changes:
         return result
 
     def apply(self, db: sqlite3.Connection) -> None:
-        """Write the changes. Call this in a transaction, after the insertions. Raises LookupError: see _copy_files()."""
+        """Write the changes. Call this in a transaction, after the insertions.
+
+        Raises LookupError if a file to copy does not exist.
+        """
         if self.ended_runs:
             _delete_by_id(db, "runs", self.ended_runs)
         if self.removed_messages:
