@@ -114,14 +114,14 @@ async def test_an_id_is_replaced_in_texts_parts_and_metadata(hub: Hub) -> None:
     """Also in an answer, and several times. Other words stay, and so do a file that no message names and other ids."""
     client = await begin(hub)
     part, unnamed, foreign = await upload(hub), await upload(hub), await upload(hub, session="s2")
-    old_id = find_file_id(part)
+    old_id = str(find_file_id(part))
     linked = {"type": "image", "source": {"type": "url", "value": f"/api/v1/files/{old_id}"}}
     metadata = {"files": [old_id, {"other": find_file_id(foreign)}], "n": 1.5, "none": None}
     await say(client, f'"ü\n{old_id}\n', parts=[linked, part], metadata=metadata)
     await fork(client, await say(client, "make", "keeper"))
     first, _, _, made = await read_history(hub)
     ids = {await read(hub, file_id): file_id for file_id in await list_ids(hub)}
-    assert {*ids} == {"Otters", "Badgers"} and find_file_id(unnamed) not in str(first)
+    assert {*ids} == {"Otters", "Badgers"} and str(find_file_id(unnamed)) not in str(first)
     new_id = ids["Otters"]
     assert first.content == f'"ü\n{new_id}\n'
     assert first.parts == (
@@ -216,7 +216,7 @@ async def test_a_fork_without_files_needs_no_space(hub: Hub) -> None:
 
 async def test_the_files_of_a_fork_count_for_its_owner(hub: Hub) -> None:
     """Not for the owner of the source. The error has the fields of a quota."""
-    people, ann, bob = await start_shared(hub, "viewer")
+    people, ann, bob = await start_shared(hub)
     answer_id = await say_with_file(people, ann)
     await commands.set_quota(hub.door, OPERATOR, people.ids["ann"], {"stored_bytes": 4 * KiB})
     await commands.set_quota(hub.door, OPERATOR, people.ids["bob"], {"stored_bytes": 6 * KiB})
@@ -229,12 +229,12 @@ async def test_the_files_of_a_fork_count_for_its_owner(hub: Hub) -> None:
 # --- permissions ------------------------------------------------------------------------------------------------------
 
 
-async def start_shared(hub: Hub, role: str) -> tuple[People, Client, Client]:
-    """Start a hub in which Ann owns the session s1, and Bob has a role in it. Return the people, and their clients."""
+async def start_shared(hub: Hub) -> tuple[People, Client, Client]:
+    """Start a hub in which Ann owns the session s1, and Bob is a viewer of it. Return the people, and their clients."""
     people = await start_people(hub, "ann", "bob", "cleo")
     ann = await people.connect("ann")
     await people.chat(ann, "echo", "begin", "s1")
-    await commands.change_member(hub.door, OPERATOR, "s1", people.ids["bob"], role)
+    await commands.change_member(hub.door, OPERATOR, "s1", people.ids["bob"], "viewer")
     return people, ann, await people.connect("bob")
 
 
@@ -248,7 +248,7 @@ async def say_with_file(people: People, client: Client) -> str:
 
 async def test_a_member_of_the_fork_alone_opens_its_file_and_not_that_of_the_source(hub: Hub) -> None:
     """A viewer of the source may fork it. Who is in neither session opens nothing."""
-    people, ann, bob = await start_shared(hub, "viewer")
+    people, ann, bob = await start_shared(hub)
     assert (await fork(bob, await say_with_file(people, ann)))["type"] == "subscribed"
     old_id, new_id = [
         next(id_of_part(message) for message in await read_history(hub, session) if message.parts)

@@ -619,7 +619,7 @@ async def test_a_file_needs_an_existing_session(hub: OpenedLog) -> None:
 
 
 async def test_an_append_copies_the_records_of_files(opener: Opener) -> None:
-    """With its events, in one commit, into a new session or an old one. Without one of the files, the append stores nothing."""
+    """With its events, in one commit, into a new session or an old one. If one of the files is missing, it fails."""
     hub = await opener()
     await hub.log.sessions.make(Key("s"))
     for name, digest in (("f1", "d1"), ("f2", "d2")):
