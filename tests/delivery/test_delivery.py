@@ -28,6 +28,18 @@ async def steady(message: str):
 """
 
 
+# Yields five words, and waits after each of them for the file with its number in the folder that the message names.
+STEPS = """
+import asyncio, pathlib
+
+async def steps(message: str):
+    for n in range(5):
+        yield f"{n} "
+        while not pathlib.Path(message, str(n)).exists():
+            await asyncio.sleep(0.001)
+"""
+
+
 async def test_the_first_chunk_after_a_pause_is_sent_at_once(hub: Hub) -> None:
     """Even if the frame rate allows only one frame in a hundred seconds."""
     hub.options = {"frames_per_second": 0.01}
@@ -54,13 +66,15 @@ async def test_chunks_that_come_faster_than_the_frame_rate_are_merged(hub: Hub) 
 
 async def test_without_a_frame_rate_every_commit_is_sent_as_a_frame(hub: Hub) -> None:
     """frames_per_second = 0 removes the limit: only chunks that come during a commit are merged."""
-    hub.agent("steady.py", STEADY)
+    hub.agent("steps.py", STEPS)
     hub.options = {"frames_per_second": 0}
     await hub.start()
     client = await hub.connect()
-    await client.send(type="chat", agentId="steady", message="go")
-    await client.until_done()
-    assert len(client.frames) > 3 and client.text() == "".join(f"{n} " for n in range(30))
+    await client.send(type="chat", agentId="steps", message=str(hub.folder))
+    for number in range(5):
+        assert (await client.next())["content"] == f"{number} "
+        (hub.folder / str(number)).touch()
+    assert (await client.next())["done"]
 
 
 async def test_an_event_is_encoded_once_for_all_clients_of_a_protocol(hub: Hub) -> None:
