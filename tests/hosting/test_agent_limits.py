@@ -304,27 +304,28 @@ async def test_a_call_waits_for_an_answer_that_waits_for_another(hub: Hub) -> No
 
 
 ASKS = """
-async def later():
-    await asyncio.sleep(0.1)
-    pathlib.Path(__file__).with_name("later").touch()
-
-@agent(silence_limit=0.02)
+@agent(silence_limit=1000)
 async def asks(run):
-    reply, _ = await asyncio.gather(run.ask("Go?"), later())
-    yield str(reply.payload)
+    yield str((await run.ask("Go?")).payload)
 """
 
 
-async def test_a_called_agent_may_wait_for_people(hub: Hub) -> None:
+async def test_a_called_agent_may_wait_for_people(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """While its question is open, its silence limit does not count, but its time limit does."""
+    loop, ahead = asyncio.get_running_loop(), [0.0]
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + ahead[0])
     hub.agent("asks.py", HEAD + ASKS)
-    hub.agent("waits.py", HEAD + ASKS.replace("silence_limit=0.02", "time_limit=0.05").replace("asks", "waits"))
+    hub.agent("waits.py", HEAD + ASKS.replace("silence_limit=1000", "time_limit=0.05").replace("asks", "waits"))
     hub.agent("through.py", "async def through(run):\n    yield await run.call(run.message, '')")
-    await hub.start()
+    await hub.start(ping_seconds=10_000)
     client = await hub.connect(extended=True)
     await client.send(type="chat", agentId="through", sessionId="s1", message="asks")
     question = await client.until_type("interrupt")
-    await eventually((hub.folder / "agents" / "later").exists)  # five times as long as it may be silent
+    ahead[0] += 1500
+    other = await hub.connect()
+    await other.send(type="chat", agentId="echo", message="the hub looks at its timers meanwhile")
+    await other.until_done()
     await client.send(type="resume", sessionId="s1", interruptId=question["id"], status="resolved", payload="gone")
     await client.until_done()
     assert client.text() == "gone"
