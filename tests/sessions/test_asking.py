@@ -506,8 +506,8 @@ async def test_a_run_that_ends_closes_its_questions_in_the_same_commit(
     assert [(frame["status"], "resolvedBy" in frame, "payload" in frame) for frame in resolved] == [
         ("cancelled", False, False)
     ]
-    error = ["run_error"] if reason == "error" else []
-    assert ["interrupt_resolved", *error, "run_finished"] in commits
+    last = ["interrupt_resolved", *(["run_error"] if reason == "error" else []), "run_finished"]
+    assert any(types[-len(last) :] == last for types in commits)  # after a slow commit, it has the question, too
 
 
 async def test_a_draining_hub_accepts_answers_to_questions(hub: Hub) -> None:
