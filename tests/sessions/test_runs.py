@@ -73,12 +73,12 @@ async def test_if_busy_reject_replace_and_parallel(hub: Hub) -> None:
     await client.send(type="chat", agentId="echo", sessionId="s1", message="instead", ifBusy="replace")
     replacing = await client.until_type("accepted")
     assert replacing["status"] == "queued" and replacing["position"] == 1
-    run_ends = [await client.until_done() for _ in range(3)]
-    assert [(end["runId"], end["stopReason"]) for end in run_ends[:2]] == [
-        (running["runId"], "cancelled"),
-        (parallel["runId"], "cancelled"),
-    ]
-    assert (run_ends[2]["runId"], run_ends[2]["stopReason"]) == (replacing["runId"], "end_turn")
+    *cancelled, last = [await client.until_done() for _ in range(3)]
+    assert {end["runId"]: end["stopReason"] for end in cancelled} == {  # either may end first
+        running["runId"]: "cancelled",
+        parallel["runId"]: "cancelled",
+    }
+    assert (last["runId"], last["stopReason"]) == (replacing["runId"], "end_turn")
     assert client.text(running["runId"]) == "one "
     (hub.folder / "gate").touch()
     assert (await client.until_done())["runId"] == queued["runId"]
