@@ -64,7 +64,7 @@ async def test_a_request_and_a_socket_have_their_lines(process: HubProcess) -> N
             await stream.until_kind("run_finished")
             streamed = sum(len(event.data.get("content", "")) for event in stream.events)
     ticket_line, not_found, stream_line = await until_lines(process, "request", 3)
-    (opened,), (closed,) = await until_lines(process, "WebSocket opened", 1), read_lines(process, "WebSocket closed")
+    (opened,), (closed,) = [await until_lines(process, f"WebSocket {word}", 1) for word in ("opened", "closed")]
     assert (ticket_line["method"], ticket_line["path"], ticket_line["status"]) == ("POST", "/api/v1/tickets", 201)
     assert (not_found["path"], not_found["status"]) == ("/api/v1/nowhere/***", 404)
     assert len(body) <= not_found["bytes"] < len(body) + 1000 and 0 <= not_found["seconds"] < PATIENCE
