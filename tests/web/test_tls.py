@@ -87,7 +87,7 @@ async def acceptor(hub: Hub, files: CertificateFiles) -> AsyncIterator[Acceptor]
     await hub.start()
     sock = socket.create_server(("127.0.0.1", 0))
     assert hub._runner is not None and hub._runner.server is not None
-    settings = Settings(tls_certificate=files.file, tls_key=files.key_file, limits=Limits(header_seconds=0.5))
+    settings = Settings(tls_certificate=files.file, tls_key=files.key_file)
     accept_loop = make_acceptor(settings, hub._runner.server, [sock], DoorCounters(), open_certificate(settings))
     accept_loop.start()
     yield accept_loop
@@ -240,6 +240,7 @@ async def test_old_versions_of_tls_are_refused(process: HubProcess, files: Certi
 
 async def test_an_unfinished_handshake_ends_in_time(acceptor: Acceptor) -> None:
     """Such a client would hold a descriptor for ever."""
+    acceptor.header_seconds = 0.1
     assert await read_response(port_of(acceptor), b"\x16\x03\x01") == b""
 
 
