@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from support.packages import add_package
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 from hub.errors import AgentBroken, UnknownAgent
 from hub.hosting.calls import open_answer
@@ -660,13 +660,18 @@ async def test_a_reloaded_adapter_is_closed_after_its_last_answer(agents: Agents
 
 async def test_close_waits_for_adapters_that_are_closing(agents: Agents, adapters: Path) -> None:
     """A reload does not wait for a slow adapter, but close() does; an adapter that fails to close harms nothing."""
-    slow = "    import asyncio\n    await asyncio.sleep(0.05)\n    note('left')\n    raise RuntimeError('bad mood')\n"
+    slow = "    import asyncio\n    while not (paths.data / 'gate').exists():\n        await asyncio.sleep(0.01)\n"
+    slow += "    note('left')\n    raise RuntimeError('bad mood')\n"
     (adapters / "noted.py").write_text(NOTED.replace('    note("left")\n', slow))
     await only(agents, 'adapter = "noted"\nnotes = "n"', "a.toml")
     (agents.folder / "a.toml").unlink()
     assert await agents.reload_changed_agents() == ["a"]
-    assert (agents.data / "n").read_text() == "entered\n"
-    await agents.close()
+    closing = asyncio.create_task(agents.close())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (agents.data / "n").read_text() == "entered\n" and not closing.done()
+    (agents.data / "gate").touch()
+    await asyncio.wait_for(closing, PATIENCE)
     assert (agents.data / "n").read_text() == "entered\nleft\n"
 
 
@@ -703,7 +708,7 @@ BUSY = """
 import pathlib, threading, time
 here = pathlib.Path(__file__).parent.parent
 (here / "begun").write_text(threading.current_thread().name)
-for _ in range(200):
+for _ in range(2000):
     if (here / "gate").exists():
         break
     time.sleep(0.01)
