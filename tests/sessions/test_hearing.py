@@ -37,8 +37,8 @@ def gate(tmp_path: Path) -> Path:
 
 async def start(hub: Hub, **limits: Any) -> None:
     hub.agent("brief.py", HEARD.format(name="brief", seconds=0.02))
-    hub.agent("patient.py", HEARD.format(name="patient", seconds=10))
-    await hub.start(ping_seconds=10_000, **limits)
+    hub.agent("patient.py", HEARD.format(name="patient", seconds=100))
+    await hub.start(**{"ping_seconds": 10_000, "agui_orphan_seconds": 100} | limits)
 
 
 async def request(hub: Hub, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -207,18 +207,18 @@ async def test_the_time_is_measured_from_the_last_client(hub: Hub, gate: Path, c
     await start(hub)
     await (await begin(hub, "patient", gate)).close()
     await eventually(lambda: not hub.node.registry.connections)
-    clock[0] += 8
+    clock[0] += 80
     second = await hub.connect("?sessionId=s1", extended=True)
     await second.until_type("stream")
-    clock[0] += 8  # the time of the first client is over now
+    clock[0] += 80  # the time of the first client is over now
     await second.send(type="ping")
     await second.until_type("pong")
     await second.close()
     await eventually(lambda: not hub.node.registry.connections)
-    clock[0] += 8
+    clock[0] += 80
     await (await begin(hub, "echo", "hello", "s2")).close()
     assert len(list_runs(hub)) == 1
-    clock[0] += 4
+    clock[0] += 40
     assert await wait_for_reason(hub) == "cancelled"
 
 
@@ -263,10 +263,10 @@ async def test_an_answer_whose_request_has_ended_can_be_cancelled_at_once(hub: H
 async def test_an_answer_whose_request_has_ended_is_cancelled_later(hub: Hub, gate: Path, clock: list[float]) -> None:
     await start(hub)
     await cut(hub, gate)
-    clock[0] += 8
+    clock[0] += 80
     await (await begin(hub, "echo", "hello", "s2")).close()
     assert len(list_runs(hub, "t1")) == 1
-    clock[0] += 4
+    clock[0] += 40
     assert await wait_for_reason(hub, "t1") == "cancelled"
 
 
@@ -274,11 +274,11 @@ async def test_an_answer_that_is_asked_for_again_goes_on(hub: Hub, gate: Path, c
     """The new request gets the rest. Then a new message waits for the answer."""
     await start(hub)
     received = await cut(hub, gate)
-    clock[0] += 8
+    clock[0] += 95
     again = agui.run_request(str(gate))
     waiting = asyncio.create_task(agui.events(hub, "gated", again, **{"Last-Event-ID": received[-1]["id"]}))
     await eventually(lambda: hub.node.registry.connections)
-    clock[0] += 4  # the time of the first request is over now
+    clock[0] += 10  # the time of the first request is over now, and not the one of the test's new request
     later = asyncio.create_task(agui.events(hub, "gated", agui.run_request(str(gate), "run-2")))
     await eventually(lambda: len(list_runs(hub, "t1")) == 2)
     gate.touch()
@@ -292,7 +292,7 @@ async def test_an_answer_that_somebody_hears_after_the_time_goes_on(hub: Hub, ga
     client = await hub.connect("?sessionId=t1", extended=True)
     await agui.events(hub, "gated", agui.run_request(str(gate)), most=3)
     await eventually(lambda: len(hub.node.registry.connections) == 1)
-    clock[0] += 12
+    clock[0] += 120
     await client.send(type="chat", agentId="echo", sessionId="t1", message="later", ifBusy="enqueue", ref=1)
     assert (await client.until_type("accepted"))["status"] == "queued"
     gate.touch()
@@ -338,7 +338,7 @@ async def test_a_question_ends_the_request_and_leaves_the_answer(hub: Hub, clock
     received = await agui.events(hub, "asks", agui.run_request("hello"))
     (question,) = received[-1]["outcome"]["interrupts"]
     await eventually(lambda: not hub.node.registry.connections)
-    clock[0] += 12
+    clock[0] += 120
     await (await begin(hub, "echo", "hello", "s2")).close()
     resume = [{"interruptId": question["id"], "status": "resolved", "payload": "yes"}]
     body = agui.run_request("hello", "run-2") | {"resume": resume}
