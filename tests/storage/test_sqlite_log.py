@@ -52,6 +52,12 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def stays_loose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events go from `loose` to `strips` only in expire() and close(), and not after a pause of the test."""
+    monkeypatch.setattr(sqlite_writer, "LOOSE_SECONDS", 1000.0)
+
+
+@pytest.fixture
 async def opener(path: Path) -> AsyncIterator[Opener]:
     opened: list[SqliteLog] = []
 
@@ -187,11 +193,8 @@ async def test_any_number_of_rows_is_written_once(opener: Opener, rows: int) -> 
     assert await content(log, "s") == "".join(f"{i}," for i in range(rows)) + "end"
 
 
-async def test_a_commit_for_many_sessions_fills_few_pages(
-    monkeypatch: pytest.MonkeyPatch, opener: Opener, path: Path
-) -> None:
+async def test_a_commit_for_many_sessions_fills_few_pages(stays_loose: None, opener: Opener, path: Path) -> None:
     """The events of 200 sessions in one commit are in one row: the file grows by a few pages."""
-    monkeypatch.setattr(sqlite_writer, "LOOSE_SECONDS", 1000.0)  # events go to strips only in expire()
     log = await opener()
     sessions = [f"s{number}" for number in range(200)]
     await asyncio.gather(*map(log.sessions.make, map(Key, sessions)))
@@ -526,7 +529,7 @@ async def test_events_are_plain_sql(opener: Opener, path: Path, placed: bool) ->
     ],
 )
 async def test_damage_in_the_text_of_events_is_named(
-    opener: Opener, path: Path, where: str, what: str, by: str | bytes
+    stays_loose: None, opener: Opener, path: Path, where: str, what: str, by: str | bytes
 ) -> None:
     """It affects only the sessions with events in that row, also after a restart and after a failed commit."""
     log = await opener()
@@ -605,7 +608,7 @@ async def test_a_damaged_part_is_set_aside(opener: Opener, path: Path, old: str,
     assert await content(log, "t") == "new"
 
 
-async def test_a_session_goes_on_after_a_damaged_part(opener: Opener, path: Path) -> None:
+async def test_a_session_goes_on_after_a_damaged_part(stays_loose: None, opener: Opener, path: Path) -> None:
     """If its head is known: a reader gets all events before the damage, or all events after it."""
     log = await opener()
     await put(log, Append(Key("s"), [text("a"), text("b")]))
