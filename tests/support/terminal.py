@@ -40,6 +40,7 @@ class Terminal:
         self.screen = Screen(self.type)
         self.stream = pyte.ByteStream(self.screen)
         self.changed = asyncio.Event()
+        self.is_at_end = asyncio.Event()
         asyncio.get_running_loop().add_reader(master, self._read)
 
     def _read(self) -> None:
@@ -49,6 +50,7 @@ class Terminal:
             data = b""
         if not data:
             asyncio.get_running_loop().remove_reader(self.master)
+            self.is_at_end.set()
         self.raw += data
         self.stream.feed(data)
         self.changed.set()
@@ -76,12 +78,15 @@ class Terminal:
     def hang_up(self) -> None:
         """Close the terminal."""
         asyncio.get_running_loop().remove_reader(self.master)
+        self.is_at_end.set()
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, self.master)
         os.close(null)
 
     async def wait_until_ended(self) -> int:
+        """Wait until the command has ended and all that it wrote is in `raw`; return its exit code."""
         async with asyncio.timeout(PATIENCE):
+            await self.is_at_end.wait()
             return await self.process.wait()
 
 
