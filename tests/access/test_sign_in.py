@@ -14,6 +14,7 @@ from support.people import bearer
 
 from hub.access.principal import OPERATOR
 from hub.commands import table as commands
+from hub.seams import Seams
 
 # Make a session and a ticket with a key, and open an EventSource with the ticket.
 OPEN_EVENT_SOURCE = """async (key) => {
@@ -37,6 +38,13 @@ async def call(
     async with http.request(method, f"{hub.url}/api/v1{path}", headers=headers, **options) as response:
         text = await response.text()
         return response.status, (await response.json() if text.startswith("{") else text)
+
+
+def set_clock(hub: Hub) -> list[int]:
+    """Let the last of the returned times be the hub's time, in milliseconds."""
+    times = [int(time.time()) * 1000]
+    hub.seams = Seams(now=lambda: times[-1])
+    return times
 
 
 async def connect_with(hub: Hub, key: str, query: str = "", **options: Any) -> Client:
@@ -147,8 +155,12 @@ async def test_a_revoked_key_closes_its_connections_with_4503(signed: Hub) -> No
     assert (await other.next())["type"] == "pong"
 
 
-async def test_an_expired_credential_closes_its_connections_with_4001(signed: Hub) -> None:
-    client = await connect_with(signed, await signed.key("ann", days=1 / 24 / 3600))
+async def test_an_expired_credential_closes_its_connections_with_4001(hub: Hub) -> None:
+    hub.options["sign_in"] = True
+    times = set_clock(hub)
+    await hub.start()
+    client = await connect_with(hub, await hub.key("ann", days=1))
+    times.append(times[0] + 24 * 3600 * 1000)
     assert await client.wait_closed() == 4001
 
 
@@ -239,17 +251,19 @@ async def test_a_jwt_signs_in_the_same_principal_each_time(tmp_path: Path, http:
     """Its first token makes the principal. Its connections are closed with 4001 when the token expires."""
     secret = "s" * 32
     options = {"jwt_issuer": "https://id.example", "jwt_audience": "hub", "jwt_secret": secret}
-    hub = await Hub(tmp_path, options=options).start()
+    hub = Hub(tmp_path, options=options)
+    times = set_clock(hub)
+    await hub.start()
 
-    def token(subject: str, seconds: float = 60) -> str:
-        now = int(time.time())
+    def token(subject: str) -> str:
         claims = {"iss": "https://id.example", "aud": "hub", "sub": subject, "name": subject.title()}
-        return jwt.encode(claims | {"exp": now + seconds}, secret, algorithm="HS256")
+        return jwt.encode(claims | {"exp": times[0] // 1000 + 60}, secret, algorithm="HS256")
 
     first, again, other = [(await call(hub, http, "GET", "/me", token(name)))[1] for name in ("ann", "ann", "bob")]
     assert first == again and (first["name"], first["role"]) == ("Ann", "member") and other["id"] != first["id"]
     assert (await call(hub, http, "GET", "/me", token("ann") + "x"))[0] == 401
-    client = await connect_with(hub, token("ann", 2))
+    client = await connect_with(hub, token("ann"))
+    times.append(times[0] + 60_000)
     assert await client.wait_closed() == 4001
     await hub.stop()
 
