@@ -33,6 +33,7 @@ async def result(message: str):
     yield ToolCallEnd("t1")
     yield ToolCallResult("t1", "x" * 20_000)
 """
+BUSY = "all threads of agents are busy"
 MODEL = """
 adapter = "openai_chat"
 base_url = "http://{host}:{port}/v1"
@@ -98,7 +99,8 @@ async def test_an_agent_that_uses_all_threads_blocks_only_agents(hub: HubProcess
         assert await answer(client, "by_proxy") == ("word", "end_turn")
         assert await answer(client, "result") == ("", "end_turn")
         assert len([*hub.folder.glob("begun-*")]) == 3
-        line = next(line for line in hub.output_lines if "all threads of agents are busy" in line)
+        await eventually(lambda: BUSY in hub.log)
+        line = next(line for line in hub.output_lines if BUSY in line)
         assert "agent=hog threads=3 used_by='hog 4'" in re.sub("\x1b\\[[0-9;]*m", "", line)
         (hub.folder / "gate").touch()
         await client.until_type("run_finished")
@@ -151,7 +153,7 @@ async def test_an_answer_without_a_session_uses_the_threads_of_agents(hub: HubPr
                 assert page.status == 200
             (hub.folder / "gate").touch()
             assert b"[DONE]" in await response.read()
-        assert "all threads of agents are busy" in hub.log
+        await eventually(lambda: BUSY in hub.log)
         async with http.get("/client.js") as script:
             assert script.status == 200
 
