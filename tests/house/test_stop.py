@@ -278,7 +278,8 @@ async def test_threads_and_children_of_agents_do_not_block_the_shutdown(
     """The exit code is 0 although a thread, a thread of asyncio, a child or a plain function never ends."""
     hub = HubProcess(tmp_path)
     hub.agent(f"{name}.py", HOLDERS[name])
-    await hub.start(limits_drain_seconds=1.5, limits_grace_seconds=0.3, limits_close_seconds=0.3)
+    # The hub waits 0.7 s for the runs, and 0.3 s for the code of the aborted ones; 7 s are left for the rest.
+    await hub.start(limits_drain_seconds=8, limits_grace_seconds=0.3, limits_close_seconds=3.5)
     try:
         client = await connect(http, hub, sessionId="s1")
         await client.send(type="chat", agentId=name, sessionId="s1", message="")

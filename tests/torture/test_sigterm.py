@@ -22,8 +22,8 @@ from support.waiting import PATIENCE, eventually
 
 SESSIONS, CLIENTS, NEVER_READERS = 20, 5, 5  # 100 clients in all
 ROUNDS = 200 if LONG else 15
-# Shorter limits than in production: runs that have not ended 0.6 s after the signal are aborted.
-LIMITS: dict[str, Any] = {"limits_drain_seconds": 5, "limits_grace_seconds": 3.8, "limits_close_seconds": 0.3}
+# Other limits than in production: runs that have not ended 0.6 s after the signal are aborted.
+LIMITS: dict[str, Any] = {"limits_drain_seconds": 16, "limits_grace_seconds": 14.8, "limits_close_seconds": 0.3}
 FLOOD = """
 import asyncio
 
