@@ -25,6 +25,12 @@ async def connect(hub: Hub, key: str) -> Client:
     return await hub.connect(extended=True, headers={"Authorization": f"Bearer {key}"})
 
 
+async def subscribe(client: Client, **target: str) -> None:
+    """Subscribe, and wait for the answer: else the first chunks may come before."""
+    await client.send(type="subscribe", **target)
+    await client.until_type("subscribed")
+
+
 @pytest.mark.torture
 @pytest.mark.timeout(300)
 async def test_no_session_leaks_into_another_one(tmp_path: Path) -> None:
@@ -60,8 +66,8 @@ async def play_session(hub: Hub, tenant: str, number: int) -> int:
     for name in others:
         await commands.change_member(hub.door, principal, session, keys[name].principal.id, "viewer")
     for client in clients.values():
-        await client.send(type="subscribe", sessionId=session)
-        await client.send(type="subscribe", agentId="canary")
+        await subscribe(client, sessionId=session)
+        await subscribe(client, agentId="canary")
     await clients[owner].send(type="chat", agentId="canary", sessionId=session, message=secret)
     removed = others[-1]
     await clients[removed].until_type("stream")
