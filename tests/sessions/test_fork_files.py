@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import aiohttp
+import pytest
 from support.hub import Client, Hub
 from support.people import People, start_people
 from support.waiting import PATIENCE, eventually
@@ -264,8 +265,9 @@ async def test_a_member_of_the_fork_alone_opens_its_file_and_not_that_of_the_sou
 # --- races ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_file_that_is_deleted_during_the_fork_makes_it_fail(hub: Hub) -> None:
-    """With `storage_unavailable`: nothing is made, and no space is used. The next try finds no file, and succeeds."""
+@pytest.mark.parametrize("has_source", [True, False])
+async def test_a_file_that_is_deleted_during_the_fork_makes_it_fail(hub: Hub, has_source: bool) -> None:
+    """Alone or with its session: nothing is made, and no space is used. The next try finds what is left."""
     client = await begin(hub)
     part = await upload(hub)
     answer_id = await say(client, "see", parts=[part, await upload(hub, b"Badgers")])
@@ -274,13 +276,17 @@ async def test_a_file_that_is_deleted_during_the_fork_makes_it_fail(hub: Hub) ->
         async with session.schedule.lock:
             forking = asyncio.create_task(fork(client, answer_id))
             await eventually(lambda: bool(session.schedule.lock._waiters))
-            assert (await call(hub, "DELETE", f"files/{find_file_id(part)}"))[0] == 204
+            path = f"files/{find_file_id(part)}" if has_source else "sessions/s1"
+            assert (await call(hub, "DELETE", path))[0] == 204
         error = await asyncio.wait_for(forking, PATIENCE)
     assert error["code"] == "storage_unavailable" and "try again" in error["message"]
     assert await read_history(hub) == [] and await list_ids(hub) == []
-    assert hub.node.files.quota._total == 4 * KiB
-    assert (await fork(client, answer_id))["type"] == "subscribed"
-    assert id_of_part((await read_history(hub))[0]) == find_file_id(part) and len(await list_ids(hub)) == 1
+    assert hub.node.files.quota._total == (4 * KiB if has_source else 0)
+    again = await fork(client, answer_id)
+    if has_source:
+        assert id_of_part((await read_history(hub))[0]) == find_file_id(part) and len(await list_ids(hub)) == 1
+    else:
+        assert again["code"] == "unknown_session"
 
 
 async def test_the_second_of_two_forks_copies_no_file(hub: Hub) -> None:
