@@ -68,7 +68,7 @@ async def log_copies(
         if session.channel.head:
             raise SessionExists(f"session {session.id} exists already: fork into a new one", sessionId=session.id)
         copies = [revise(message) for message in messages]
-        file_ids = _find_file_ids(copies)
+        file_ids = _find_file_ids(copies) if named_files else ()
         files = [file for file in named_files if file.fileId in file_ids]
         release_space = _reserve_space(session, files, shares)
         events = _make_events(copies, {file.fileId: make_file_id(session.host.seams) for file in files})
@@ -109,7 +109,7 @@ def _replace_file_ids(message: HistoryMessage, new_ids: Mapping[str, str]) -> Hi
 
 
 def _make_events(copies: Iterable[HistoryMessage], new_ids: Mapping[str, str]) -> list[PendingEvent]:
-    events = [_make_event(_replace_file_ids(copy, new_ids)) for copy in copies]
+    events = [_make_event(_replace_file_ids(copy, new_ids) if new_ids else copy) for copy in copies]
     events[-1].file_copies = new_ids
     return events
 
