@@ -261,9 +261,17 @@ async def test_nobody_listens() -> None:
     assert "secret" not in str(logged)
 
 
-async def test_silence(stranger: Stranger) -> None:
+async def test_silence(stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endpoint that says nothing for `timeout` seconds is given up."""
-    error = await failure(stranger, stream(chunk("half"), then="hang"), timeout=0.2)
+    loop, ahead = asyncio.get_running_loop(), [0.0]
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + ahead[0])
+    stranger.replies = [stream(chunk("half"), then="hang")]
+    async with openai_chat.open(Options(base_url=stranger.url, timeout=1000.0), PATHS) as answer:
+        with pytest.raises(AgentError) as caught:
+            async for _ in answer(run()):
+                ahead[0] += 1500
+    error = caught.value
     assert (error.code, error.retryable, len(stranger.bodies)) == ("model_timeout", True, 1)
 
 
