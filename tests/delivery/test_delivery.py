@@ -12,7 +12,7 @@ import pytest
 from support.crowd import say, start_three_listeners
 from support.hub import Hub
 from support.sockets import PING, frames, read_until
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, eventually
 
 from hub.delivery.connection import Connection
 from hub.ids import Key
@@ -188,7 +188,7 @@ async def test_a_client_that_does_not_answer_a_ping_is_dropped(hub: Hub) -> None
     async with asyncio.timeout(PATIENCE):
         while (await unresponsive.ws.receive()).type is aiohttp.WSMsgType.PING:
             pass
-    assert len(hub.node.registry.connections) == 1
+    await eventually(lambda: len(hub.node.registry.connections) == 1)
     other = await hub.connect()
     await other.send(type="chat", agentId="echo", sessionId="s1", message="x")
     async with asyncio.timeout(PATIENCE):
