@@ -6,9 +6,11 @@ import aiohttp
 import pytest
 import structlog
 from support.hub import Hub
+from support.waiting import PATIENCE
 
 from hub.access.doors import check_bind
 from hub.ids import Key
+from hub.node import log_probe
 from hub.observe.logging import log_to_stderr
 from hub.settings import ConfigError, Settings
 
@@ -24,8 +26,9 @@ async def get(hub: Hub, path: str, method: str = "GET", **headers: str) -> tuple
 
 
 @pytest.mark.parametrize("base", ["", "/api/v1"])
-async def test_health_and_ready_say_ok(hub: Hub, base: str) -> None:
+async def test_health_and_ready_say_ok(hub: Hub, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
     """The routes exist at the root and under the base path. A draining hub is healthy, but not ready."""
+    monkeypatch.setattr(log_probe, "WAIT_SECONDS", PATIENCE)  # on a slow disk, a commit may take more
     await hub.start()
     assert (await get(hub, base + "/health"))[:2] == (200, "OK")
     assert (await get(hub, base + "/ready"))[:2] == (200, "OK")

@@ -11,6 +11,8 @@ from support.hub import Hub
 from support.sse import wait_until_all_left
 from support.waiting import PATIENCE
 
+from hub.node import log_probe
+
 SEED = 20261125
 CHECKS = (
     "not_a_server_error",
@@ -58,13 +60,16 @@ async def fuzz(hub: Hub, folder: Path, *options: str) -> str:
 
 
 @pytest.mark.parametrize("options", [(), STREAMS], ids=["complete", "streams"])
-async def test_no_request_gets_an_undocumented_response(hub: Hub, tmp_path: Path, options: tuple[str, ...]) -> None:
+async def test_no_request_gets_an_undocumented_response(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
     """No failure of the hub, and no undocumented status, header, content type or body."""
     hub.agent("main.py", "async def main(message: str):\n    yield message")
     await hub.start(run_seconds=5.0)
     output = await fuzz(hub, tmp_path, *options)
     match = re.search(r"Tested: (\d+)", output)
     assert match and int(match[1]) >= (4 if options else 28)
+    monkeypatch.setattr(log_probe, "WAIT_SECONDS", PATIENCE)  # on a slow disk, a commit may take more
     async with aiohttp.ClientSession(hub.url) as http, http.get("/ready") as answer:
         assert answer.status == 200
     await wait_until_all_left(hub)
