@@ -54,7 +54,7 @@ async def counted(message: str):
 async def http(hub: Hub) -> AsyncIterator[aiohttp.ClientSession]:
     hub.agent("stubborn.py", STUBBORN)
     hub.agent("counted.py", COUNTED)
-    await hub.start(grace_seconds=0.5, close_seconds=1.0)
+    await hub.start(grace_seconds=0.5, close_seconds=PATIENCE)
     async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
         yield http
     while GATES:
@@ -380,19 +380,18 @@ async def test_an_agent_that_ignores_its_cancel_does_not_block_the_deletion(
     assert (await get(http, "sessions/s1"))[1]["seq"] == 4
 
 
-async def test_catch_up_sends_nothing_of_a_new_session_with_the_same_id(hub: Hub, http: aiohttp.ClientSession) -> None:
+async def test_catch_up_sends_nothing_of_a_new_session_with_the_same_id(hub: Hub) -> None:
     """The catch-up reads a page while the session is deleted and created again."""
-    for _ in range(3):
-        await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "old"})
-    gate = hold(hub, "events", "read")
-    late = await hub.connect("?sessionId=s1&afterSeq=0")
-    await eventually(lambda: any(one.catchup.lagging_subscriptions for one in hub.node.registry.connections))
-    assert await call(http, "DELETE", "sessions/s1") == (
-        204,
-        None,
-    )  # the deletion does not wait for a client that reads nothing
-    assert is_deletion_notice(await late.next())
-    await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "new"})
+    await hub.start(close_seconds=0.1)  # the deletion does not wait longer for a client that reads nothing
+    async with aiohttp.ClientSession(f"{hub.url}/api/v1/", timeout=aiohttp.ClientTimeout(PATIENCE)) as http:
+        for _ in range(3):
+            await post(http, "sessions/s1/chat?wait=true", {"agentId": "echo", "message": "old"})
+        gate = hold(hub, "events", "read")
+        late = await hub.connect("?sessionId=s1&afterSeq=0")
+        await eventually(lambda: any(one.catchup.lagging_subscriptions for one in hub.node.registry.connections))
+        assert await call(http, "DELETE", "sessions/s1") == (204, None)
+        assert is_deletion_notice(await late.next())
+        await post(http, "sessions/s1/chat", {"agentId": "echo", "message": "new"})
     gate.set()
     await late.send(type="ping")
     await late.until_type("pong")
