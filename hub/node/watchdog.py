@@ -37,11 +37,13 @@ class Watchdog:
     _loop_thread: int = 0
     _last_beat: float = 0.0
     _quiet_until: float = 0.0
+    _last_check: tuple[float, float] = (0.0, 0.0)  # its time, and the processor time of the process until then
     _stop_event: threading.Event = attrs.Factory(threading.Event)
 
     def start(self) -> None:
         self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
         self.beat()
+        self._is_after_pause()  # the time of the first check begins
         threading.Thread(target=self._watch, name="hub-watchdog", daemon=True).start()
 
     def stop(self) -> None:
@@ -57,7 +59,18 @@ class Watchdog:
             with suppress(Exception):  # a check that fails must not end the watchdog
                 self._check()
 
+    def _is_after_pause(self) -> bool:
+        """Return whether the process had little processor time since the last check, which was long ago.
+
+        Then the process was stopped, or the machine works for others: the loop may be late without being blocked.
+        """
+        before, self._last_check = self._last_check, (time.monotonic(), time.process_time())
+        seconds, processor_seconds = (new - old for new, old in zip(self._last_check, before))
+        return seconds > 2 * CHECK_INTERVAL_SECONDS and processor_seconds < seconds / 2
+
     def _check(self) -> None:
+        if self._is_after_pause():
+            return
         now = time.monotonic()
         blocked_seconds = now - self._last_beat
         if blocked_seconds < BLOCKED_SECONDS or now < self._quiet_until:

@@ -5,10 +5,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import attrs
 import pytest
+from structlog.testing import capture_logs
 from support.packages import add_package
 from support.process import HubProcess
 from support.waiting import eventually
+
+from hub.node import watchdog
 
 BLOCKS = """
     import time
@@ -46,6 +50,41 @@ async def test_the_log_names_an_agent_that_blocks_the_loop_once_a_minute(served:
     (line,) = [line for line in served.output_lines if "the event loop is blocked" in line]
     assert "agent=blocks" in line and f"run={runs[0]}" in line, line
     assert "agents/blocks.py:6 work < agents/blocks.py:10 blocks" in line and "hunter2" not in line, line
+
+
+@attrs.define
+class Clocks:
+    """The clock of the watchdog, and the processor time of its process."""
+
+    seconds: float = 0.0
+    processor_seconds: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def process_time(self) -> float:
+        return self.processor_seconds
+
+
+@pytest.mark.parametrize("processor_seconds", [0.1, 4.9])
+async def test_a_process_that_was_paused_is_not_blocked(
+    monkeypatch: pytest.MonkeyPatch, processor_seconds: float
+) -> None:
+    """Code that worked all the time is: it may have kept the interpreter, and so the watchdog, from working, too."""
+    clocks = Clocks()
+    monkeypatch.setattr(watchdog, "time", clocks)
+    dog = watchdog.Watchdog(find_agent_id=lambda run: "")
+    monkeypatch.setattr(watchdog.Watchdog, "_watch", lambda self: None)  # this test calls the checks
+    dog.start()
+    clocks.seconds += 5
+    clocks.processor_seconds += processor_seconds
+    with capture_logs() as lines:
+        dog._check()
+    assert len(lines) == (processor_seconds > 1)
+    clocks.seconds += watchdog.CHECK_INTERVAL_SECONDS  # and it is still blocked
+    with capture_logs() as more_lines:
+        dog._check()
+    assert [line["event"] for line in lines + more_lines] == ["the event loop is blocked"]
 
 
 async def test_the_log_names_the_run_of_an_adapter_that_blocks(served: HubProcess, tmp_path: Path) -> None:
