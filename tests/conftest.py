@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import logging
 import os
 import signal
 import sys
@@ -9,11 +10,13 @@ from typing import TypeVar
 
 import aiohttp
 import pytest
+import structlog
 from playwright.async_api import Browser, async_playwright
 from support.browser import ARGUMENTS, CHROMIUM
 from support.drivers import DRIVERS, Driver, run_driver
 from support.hub import Hub
 
+from hub.observe.agents import AgentLogHandler
 from hub.plugins import find_plugins
 from hub.protocols import open_sized_protocol, protocol_plugins
 
@@ -94,6 +97,20 @@ def fresh_plugins() -> Iterator[None]:
     yield
     for cache in caches:
         cache.cache_clear()
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """A test may change where this process writes log lines: later tests do not notice it."""
+    loggers = [logging.getLogger(), logging.getLogger("aiohttp.server")]
+    levels = [logger.level for logger in loggers]
+    yield
+    structlog.reset_defaults()
+    logging.captureWarnings(False)
+    for logger, level in zip(loggers, levels):
+        logger.setLevel(level)
+    for handler in [handler for handler in loggers[0].handlers if isinstance(handler, AgentLogHandler)]:
+        loggers[0].removeHandler(handler)
 
 
 @pytest.fixture

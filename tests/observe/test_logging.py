@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import structlog
 from support.documents import ROOT
 from support.waiting import PATIENCE
 
-from hub.observe.agents import AgentLogHandler
 from hub.observe.logging import log_to_stderr
+
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 # A future whose exception nobody has retrieved. Python frees it at the exit, and asyncio then logs it.
 LOST_FUTURE = """
@@ -34,19 +34,6 @@ async def lose():
 
 asyncio.run(lose())
 """
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Restore the configuration of the test process."""
-    root = logging.getLogger()
-    level = root.level
-    yield
-    structlog.reset_defaults()
-    logging.captureWarnings(False)
-    root.setLevel(level)
-    for handler in [handler for handler in root.handlers if isinstance(handler, AgentLogHandler)]:
-        root.removeHandler(handler)
 
 
 def read_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

@@ -111,7 +111,9 @@ def test_a_bind_to_the_network_needs_sign_in(host: str, sign_in: bool, refused: 
         check_bind(settings)
 
 
-def test_a_failure_is_logged_without_the_values_of_variables(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_is_logged_without_the_values_of_variables(
+    capsys: pytest.CaptureFixture[str], restored_logging: None
+) -> None:
     """Variables may contain messages of users, and the repr of a complete node would take minutes."""
     log_to_stderr()
     try:
@@ -120,21 +122,18 @@ def test_a_failure_is_logged_without_the_values_of_variables(capsys: pytest.Capt
         raise LookupError("no such thing")
     except LookupError:
         structlog.get_logger().exception("a request failed")
-    finally:
-        structlog.reset_defaults()
     output = capsys.readouterr().err
     assert (
         "LookupError: no such thing" in output and "WHAT PEOPLE WROTE" in output and "what people wrote" not in output
     )
 
 
-def test_control_characters_in_log_values_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_log_values_are_escaped(
+    capsys: pytest.CaptureFixture[str], restored_logging: None
+) -> None:
     """A client chooses a path, and an agent the name of a logger: neither may forge a line or control a terminal."""
     log_to_stderr()
-    try:
-        structlog.get_logger().warning("refused", path="/\x1b]0;title\x07", logger="main\n2026-01-01 forged")
-    finally:
-        structlog.reset_defaults()
+    structlog.get_logger().warning("refused", path="/\x1b]0;title\x07", logger="main\n2026-01-01 forged")
     output = capsys.readouterr().err
     assert output.count("\n") == 1 and "path=/\\x1b]0;title\\x07" in output and "[main\\n2026-01-01 forged]" in output
 
