@@ -255,6 +255,7 @@ function showSession(sessionId, agent, isAgentChosen, isNew) {
     announcement: '',
   })
   if (hub.state !== 'closed') conversation.open(sessionId)
+  renderPage() // before the next key: the field that is on the page until then belongs to the session before
 }
 
 /** Choose the agent that answered last in this session, unless the person has chosen one. */
@@ -273,7 +274,8 @@ function readAddress() {
   const [sessionId, agent] = [query.get('session') || newId(), query.get('agent') || 'main']
   if (!isId(sessionId)) {
     conversation.close()
-    return change({ sessionId: undefined, session: undefined })
+    change({ sessionId: undefined, session: undefined })
+    return renderPage() // as in showSession()
   }
   const isNew = !query.get('session') || history.state?.isNew
   showSession(sessionId, isId(agent) ? agent : 'main', query.has('agent'), isNew)

@@ -310,6 +310,31 @@ async def test_a_message_that_is_too_long_can_be_edited(hub: Hub, browser: Brows
         await expect(tab.answers).to_have_text(["short"])
 
 
+# Opens a session from the list, and types before the page has drawn a frame.
+OPEN_AND_TYPE = """() => {
+  document.querySelector('nav a[href="?session=s46"]').click()
+  document.execCommand('insertText', false, 'for s46')
+}"""
+
+
+async def test_a_key_right_after_a_session_is_opened_is_for_this_session(hub: Hub, browser: Browser) -> None:
+    """The draft of the session before stays there."""
+    await start_hub(hub)
+    client = await hub.connect("?sessionId=s46")
+    await client.send(type="chat", agentId="echo", message="first")
+    await client.until_done()
+    async with visit(browser, hub.url, "?agent=echo&session=s45") as tab:
+        await expect(tab.page.locator("nav a[href='?session=s46']")).to_be_visible()
+        await tab.field.fill("for s45")
+        await tab.page.evaluate(OPEN_AND_TYPE)
+        await expect(tab.answers).to_have_text(["first"])
+        await expect(tab.field).to_have_value("for s46")
+        await tab.field.press("Enter")
+        await expect(tab.answers).to_have_text(["first", "for s46"])
+        await tab.page.go_back()
+        await expect(tab.field).to_have_value("for s45")
+
+
 FULL = "Storage.prototype.setItem = () => { throw new DOMException('no room', 'QuotaExceededError') }"
 
 
