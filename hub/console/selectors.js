@@ -37,11 +37,11 @@ export function countFollowing({ items }, item) {
 /** Return the queued runs, each with the message that it answers. */
 export const queuedRuns = (state) => state.queue.map((run) => ({ ...run, userMessage: userMessageOf(state, run) }))
 
-/** Return the open questions. */
-export const openQuestions = ({ items }) =>
+/** Return the open questions. While the page catches up, the answer to a newer question may follow. */
+export const openQuestions = ({ items, completeSeq }) =>
   items
     .filter(({ kind, state }) => kind === 'run' && state === 'running')
-    .flatMap(({ parts }) => parts.filter(({ kind, reply }) => kind === 'question' && !reply))
+    .flatMap(({ parts }) => parts.filter(({ kind, question, reply }) => kind === 'question' && !reply && question.seq <= completeSeq))
 
 /** Return true if this person wrote a message. Without sign-in everyone is the same person. */
 export const isMine = ({ author }, myId) => !author || !myId || author.id === myId

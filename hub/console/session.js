@@ -24,6 +24,7 @@ export const EMPTY = {
   typing: undefined,
   seq: 0,
   head: undefined, // the seq of the log when this page subscribed
+  completeSeq: 0, // the last seq at which all events up to the head were here
   from: undefined, // events up to this seq are not in the items; undefined until the newest page is loaded
   more: false, // the hub has earlier messages than these items
   reading: false, // earlier messages are being loaded: drop no item until they are here, or a gap remains
@@ -31,7 +32,8 @@ export const EMPTY = {
 
 export function reduce(state, event) {
   const next = REDUCERS[event.type]?.(state, event) ?? state
-  return event.seq === undefined ? next : { ...next, seq: event.seq }
+  const { seq } = event
+  return seq === undefined ? next : { ...next, seq, completeSeq: seq >= next.head ? seq : next.completeSeq }
 }
 
 const REDUCERS = {

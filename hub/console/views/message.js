@@ -78,14 +78,14 @@ class Copy extends Component {
   }
 }
 
-export function Answer({ item, canWrite, canRegenerate, canFork, act }) {
+export function Answer({ item, canReply, canRegenerate, canFork, act }) {
   const running = item.state === 'running'
   const parts = item.parts.filter(({ kind }) => kind !== 'step')
   return html`<article class=${`answer ${item.state}`} aria-label=${item.agentId} aria-busy=${running}>
     <h2><span class="badge" aria-hidden="true">${item.agentId?.slice(0, 1).toUpperCase()}</span>${item.agentId}</h2>
     ${steps(item)}
     ${parts.map((part, index) => html`<${PARTS[part.kind]} key=${part.kind + part.id} part=${part} running=${running}
-      isLast=${index === parts.length - 1} canWrite=${canWrite} act=${act} />`)}
+      isLast=${index === parts.length - 1} canReply=${canReply} act=${act} />`)}
     ${running && item.progress && progress(item.progress)}
     ${running && !item.progress && parts.at(-1)?.kind !== 'question' && html`<span class="pulse" aria-hidden="true"><i></i><i></i><i></i></span>`}
     ${ending(item)}

@@ -1,7 +1,7 @@
 // The messages of the session; in an empty session, the choice of an agent.
 import { html } from '../html.js'
 import { mayAdminister, mayCreate, mayWrite } from '../rights.js'
-import { isLoaded, isMine } from '../selectors.js'
+import { isLoaded, isMine, openQuestions } from '../selectors.js'
 import { t } from '../words.js'
 import { Guard } from './guard.js'
 import { Icon } from './icons.js'
@@ -15,6 +15,7 @@ export function MessageList({ ui, act }) {
   const firstUser = items.findIndex(({ kind }) => kind === 'user')
   const hasMore = first > 0 || ui.session?.more
   const rights = { write: ui.session && mayWrite(ui), fork: mayCreate(ui) }
+  const questions = ui.session ? openQuestions(ui.session) : []
   const hasUserBefore = (index) => ui.session.more || (firstUser >= 0 && firstUser < index)
   return html`<div class="reading">
     <div id="log" role="log" aria-live="off" aria-label=${t('conversation')} tabindex="0" onClick=${(event) => copyCode(event, act)}>
@@ -22,7 +23,7 @@ export function MessageList({ ui, act }) {
         ${ui.session?.more && html`<p class="printed">${t('notPrinted')}</p>`}
         ${hasMore && html`<button type="button" class="quiet early" onClick=${act.earlier}>${t('showEarlier')}</button>`}
         ${!items.length && html`<${Empty} ui=${ui} act=${act} />`}
-        ${items.slice(first).map((item, index) => message(item, ui, act, rights, hasUserBefore(first + index)))}
+        ${items.slice(first).map((item, index) => message(item, ui, act, rights, questions, hasUserBefore(first + index)))}
       </div>
     </div>
     ${!ui.isFollowing && html`<button type="button" class="to-end" onClick=${act.scrollToEnd}><${Icon} name="down" />${t('scrollToEnd')}</button>`}
@@ -31,12 +32,17 @@ export function MessageList({ ui, act }) {
 
 const trees = new WeakMap() // item -> its last tree: the renderer skips a tree that is the same object
 
-/** Make the tree of an item. *hasUserBefore*: a message of a person is before it; an agent may also write without one. */
-function message(item, ui, act, rights, hasUserBefore) {
+/**
+ * Make the tree of an item. *questions* are the open ones of all items.
+ *
+ * *hasUserBefore*: a message of a person is before it; an agent may also write without one.
+ */
+function message(item, ui, act, rights, questions, hasUserBefore) {
   const properties = {
     editing: ui.editing === item.key,
     isMine: isMine(item, ui.me?.id),
     canWrite: rights.write,
+    canReply: rights.write && questions.some((part) => item.parts?.includes(part)),
     canFork: rights.fork,
     canRegenerate: rights.write && hasUserBefore,
   }

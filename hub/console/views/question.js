@@ -10,13 +10,13 @@ export class Question extends Component {
   answer = (payload) => this.props.act.reply(this.props.part.id, 'resolved', payload)
   decline = () => this.props.act.reply(this.props.part.id, 'cancelled')
 
-  render({ part, running, canWrite }) {
+  render({ part, running, canReply }) {
     const { question, reply } = part
     const open = running && !reply
     return html`<section class=${open ? 'ask open' : 'ask'} role="group" aria-label=${t('question')}>
       <h3>${t('question')}</h3>
       <${Text} part=${{ text: question.message ?? question.reason }} />
-      ${open && canWrite && html`<${Form} schema=${question.responseSchema} answer=${this.answer} decline=${this.decline} />`}
+      ${open && canReply && html`<${Form} schema=${question.responseSchema} answer=${this.answer} decline=${this.decline} />`}
       ${reply && html`<div class="reply">${reply.status === 'resolved' ? html`${t('answered')}: ${answerTree(reply.payload, question.responseSchema)}` : t('declined')}</div>`}
       ${!open && !reply && html`<p class="reply">${t('declined')}</p>`}
     </section>`

@@ -1,6 +1,6 @@
 // The state of a session after events of the hub.
 import assert from 'node:assert/strict'
-import { isBusy, isLoaded, measurements, queuedRuns, textOf } from './console/selectors.js'
+import { isBusy, isLoaded, measurements, openQuestions, queuedRuns, textOf } from './console/selectors.js'
 import { EMPTY, reduce } from './console/session.js'
 
 const after = (...events) => events.reduce(reduce, EMPTY)
@@ -289,6 +289,20 @@ const replay = [{ ...EMPTY, head: 9 }, started(2, 'r1', 'm2'), piece(4, 'r1', 'm
   reduce(session, event),
 )
 assert.equal(measurements(replay.items[0]).first, undefined)
+
+// While the page catches up, a question is open only if it was open before: the reply to a newer one may follow.
+const question = (seq, id) => ({ type: 'interrupt', seq, ts: 1000, runId: 'r1', agentId: 'main', id })
+const resolved = (seq, id) => ({ type: 'interrupt_resolved', seq, ts: 1000, runId: 'r1', agentId: 'main', interruptId: id })
+const openIds = (session) => openQuestions(session).map(({ id }) => id)
+const subscribed = (head) => ({ type: 'subscribed', head, active: [{ runId: 'r1' }] })
+state = after(subscribed(5), userMessage(1, 'm1', 'hi'), started(2, 'r1', 'm2'), question(3, 'q1'))
+assert.deepEqual(openIds(state), [])
+state = reduce(reduce(state, resolved(4, 'q1')), question(5, 'q2'))
+assert.deepEqual(openIds(state), ['q2'])
+state = reduce(reduce(state, subscribed(7)), question(6, 'q3'))
+assert.deepEqual(openIds(state), ['q2'])
+assert.deepEqual(openIds(reduce(state, resolved(7, 'q3'))), ['q2'])
+assert.deepEqual(openIds(reduce(state, question(7, 'q4'))), ['q2', 'q3', 'q4'])
 
 // An unknown event changes only the position.
 assert.deepEqual(reduce(EMPTY, { type: 'of tomorrow', seq: 7 }), { ...EMPTY, seq: 7 })
