@@ -19,7 +19,7 @@ from playwright.async_api import Error as PlaywrightError
 from support.browser import Tab, needs_browser, serve_other_origin
 from support.documents import ROOT, of_kind
 from support.hub import Hub
-from support.node import NODE_FOLDER, install_packages, needs_node, run_node
+from support.node import NODE_FOLDER, install_packages, needs_node, run_code, run_node
 from support.proxy import Fate, Proxy
 from support.waiting import PATIENCE
 
@@ -695,14 +695,9 @@ async def test_the_example_of_the_docs_works(hub: Hub) -> None:
     hub.agent("main.py", 'async def main(message: str):\n    yield "Hello "\n    yield "you!"')
     await hub.start()
     (block,) = of_kind(ROOT / "docs" / "clients.md", "js", "client")
-    await install_packages()
-    script = NODE_FOLDER / f"example-{hub.port}.mjs"
     # tests/client_js/test_client_package.py installs the package.
-    script.write_text(block.text.replace("9527", str(hub.port)).replace('"hubbub-client"', '"./client.js"'))
-    try:
-        assert await run_node(script.name) == "live\nHello you!\nHello you!\n"
-    finally:
-        script.unlink()
+    code = block.text.replace("9527", str(hub.port)).replace('"hubbub-client"', '"./client.js"')
+    assert await run_code(code) == "live\nHello you!\nHello you!\n"
 
 
 # --- sign-in; tests/client/test_clients.py tests what both clients share ----------------------------------------------
@@ -757,10 +752,7 @@ async def test_a_page_of_the_hub_signs_in_with_its_cookie(signed: Hub, browser: 
 @needs_node
 async def test_fetch_takes_a_path_of_the_hub_only() -> None:
     """So the token reaches no other origin."""
-    await install_packages()
-    path = NODE_FOLDER / "fetch.mjs"
-    path.write_text(FETCH_PROGRAM)
-    assert "is not a path of the hub" in await run_node(path.name)
+    assert "is not a path of the hub" in await run_code(FETCH_PROGRAM)
 
 
 # --- a browser --------------------------------------------------------------------------------------------------------

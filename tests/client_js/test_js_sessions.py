@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Browser
 from support.browser import Tab, needs_browser, serve_other_origin
 from support.hub import Hub
-from support.node import NODE_FOLDER, SCRIPTS, install_packages, needs_node, run_node
+from support.node import SCRIPTS, needs_node, run_code, run_node
 from support.scripted import Peer, scripted
 
 from hub.limits import KiB, MiB
@@ -55,8 +55,7 @@ async def test_uploads_in_node(hub: Hub) -> None:
     """With progress and abort; what is aborted or refused leaves nothing."""
     hub.agent("reader.py", READER)
     await hub.start(file_bytes=SIZE)
-    (NODE_FOLDER / "uploads_program.mjs").write_text(UPLOADS_IN_NODE)
-    checks = json.loads(await run_node("uploads_program.mjs", address(hub)))
+    checks = json.loads(await run_code(UPLOADS_IN_NODE, address(hub)))
     assert checks == {name: True for name in checks} and len(checks) > 12
 
 
@@ -115,10 +114,8 @@ async def test_an_unread_answer_has_a_bounded_queue(count: int, size: int, resul
             await peer.event("stream", seq, messageId="m2", content="x" * size, offset=(seq - 2) * size)
         await peer.event("run_finished", count, messageId="m2", stopReason="end_turn")
 
-    await install_packages()
-    (NODE_FOLDER / "slow_reader.mjs").write_text(SLOW_PROGRAM)
     async with scripted(script) as url:
-        assert (await run_node("slow_reader.mjs", url, str(count))).strip() == result
+        assert (await run_code(SLOW_PROGRAM, url, str(count))).strip() == result
 
 
 RESET_PROGRAM = """
@@ -154,10 +151,8 @@ async def test_a_reset_says_how_an_answer_ended(end: dict[str, Any], result: str
         message = {"messageId": "m2", "role": "assistant", "content": "one", "agentId": "echo", "runId": "r1", "ts": 0}
         await peer.say("reset", sessionId="s1", reason="too_old", epoch="e", messages=[message | end])
 
-    await install_packages()
-    (NODE_FOLDER / "reset_answer.mjs").write_text(RESET_PROGRAM)
     async with scripted(script) as url:
-        assert (await run_node("reset_answer.mjs", url)).strip() == result
+        assert (await run_code(RESET_PROGRAM, url)).strip() == result
 
 
 QUESTION_PROGRAM = """
@@ -197,7 +192,5 @@ async def test_a_question_that_comes_again_after_a_reset_is_asked_once(hub: Hub)
         await peer.event("stream", 4, messageId="m3", content="done", offset=0)
         await peer.event("run_finished", 5, messageId="m3", stopReason="end_turn")
 
-    await install_packages()
-    (NODE_FOLDER / "questions.mjs").write_text(QUESTION_PROGRAM)
     async with scripted(script) as url:
-        assert (await run_node("questions.mjs", url)).strip() == "i1 done"
+        assert (await run_code(QUESTION_PROGRAM, url)).strip() == "i1 done"

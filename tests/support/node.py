@@ -8,6 +8,7 @@ import fcntl
 import shutil
 import subprocess
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from support.documents import ROOT
@@ -18,6 +19,7 @@ from hub.web.pages.javascript_client import CLIENT_FILES, PACKAGE_MODULES
 SCRIPTS = Path(__file__).parent / "javascript"
 CONSOLE = ROOT / "hub" / "console"
 NODE_FOLDER = ROOT / "build" / "node"
+PROGRAM_SECONDS = 3 * PATIENCE  # a program starts Node.js, and has waits of its own
 needs_node = pytest.mark.skipif(shutil.which("npm") is None, reason="no Node.js here: install node and npm")
 
 
@@ -28,13 +30,23 @@ async def run_node(script: str, *arguments: str) -> str:
         "node", str(folder / script), *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
+        out, err = await asyncio.wait_for(process.communicate(), PROGRAM_SECONDS)
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     assert process.returncode == 0, err.decode()
     return out.decode()
+
+
+async def run_code(code: str, *arguments: str) -> str:
+    """Run code as a script. Its file has a name of its own: another pytest worker may run the same code now."""
+    file = await install_packages() / f"program-{token_hex(8)}.mjs"
+    file.write_text(code)
+    try:
+        return await run_node(file.name, *arguments)
+    finally:
+        file.unlink()
 
 
 async def install_packages() -> Path:
