@@ -50,7 +50,7 @@ async def test_the_page_of_the_docs_shows_a_session(hub: Hub, browser: Browser, 
         await second.get_by_role("button", name="Stop").click()
         for page in (first, second):
             await expect(page.get_by_role("button", name="Send")).to_be_visible()
-            assert await page.locator("article").count() == 6
+            await expect(page.locator("article")).to_have_count(6)
 
 
 async def open_page(browser: Browser, url: str) -> Page:
