@@ -1,5 +1,6 @@
 """The console on a hub with sign-in, in a real Chromium: links, names, members, roles and sign-out."""
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
@@ -198,8 +199,8 @@ async def test_two_people_see_the_messages_of_each_other_with_names(signed: Hub,
     async with pair_in(signed, browser) as pair:
         await expect(pair.bob.page).to_have_url(re.compile("session=s1"))
         await expect(pair.bob.page.locator("header .people")).to_contain_text("2 here")
-        await pair.bob.field.press_sequentially("hm")
-        await expect(pair.ann.page.get_by_role("status")).to_have_text("Bob is writing…")
+        shown = expect(pair.ann.page.get_by_role("status")).to_have_text("Bob is writing…")  # for 5 seconds
+        await asyncio.gather(shown, pair.bob.field.press_sequentially("hm"))
         await pair.bob.say("hello Ann")
         await expect(pair.ann.page.get_by_role("article", name="Bob").locator(".bubble")).to_have_text("hello Ann")
         await expect(pair.ann.page.get_by_role("article", name="You").locator(".bubble")).to_have_text("first")
