@@ -181,8 +181,9 @@ async def test_messages_can_be_edited_regenerated_and_forked(hub: Hub, browser: 
         await tab.say("second")
         await expect(tab.answers).to_have_text(["first 1", "second 2"])
         await tab.page.get_by_role("article", name="counts").last.get_by_role("button", name="Answer again").click()
-        await expect(other.answers).to_have_text(["first 1", "second 3"])
-        for one in (tab, other):  # the list shows its first words
+        for one in (tab, other):
+            await expect(one.answers).to_have_text(["first 1", "second 3"])
+            # the list shows its first words
             await expect(one.page.get_by_role("link", name="first")).to_be_visible()
         mine = tab.page.get_by_role("article", name="You").first
         await mine.hover()
