@@ -41,6 +41,7 @@ wheel: $(BIN)/python ## build the wheel in dist/
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . && ls dist/*.whl
 
 test: .venv/.test-$(KEY) ## run all tests except those of torture, fuzz, package, clients and proxies
+	@PYTHONPATH=tests $(BIN)/python -m support.node
 	$(BIN)/python -m pytest -n 2 $(IGNORE_HEAVY)
 
 package: .venv/.test-$(KEY) ## install the wheel into a bare environment, and run it with the local model, 1 minute
@@ -62,7 +63,7 @@ fuzz: .venv/.fuzz-$(KEY) ## send 100,000 random frames and Autobahn's cases to a
 	$(BIN)/python -m pytest tests/fuzz
 
 coverage: .venv/.test-$(KEY) ## measure the branches of hub/ that the tests run, 15 minutes; fails under 90 %
-	@rm -rf build/coverage && mkdir -p build/coverage
+	@rm -rf build/coverage && mkdir -p build/coverage && PYTHONPATH=tests $(BIN)/python -m support.node
 	$(BIN)/python -m coverage run -m pytest -n 2 -m 'not exact' $(IGNORE_HEAVY)
 	@$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage json --quiet -o build/coverage/report.json
 	@$(BIN)/python scripts/check_coverage.py && $(BIN)/python -m coverage report --skip-covered

@@ -1,5 +1,6 @@
 """Run a script of tests/support/javascript/ with the packages of its package.json, installed once into build/node.
 
+`make test` installs them before the tests, for which npm may take too long: `python -m support.node` does that.
 The JavaScript client lies beside the scripts, as the single file that the hub serves.
 """
 
@@ -55,7 +56,8 @@ async def install_packages() -> Path:
     return NODE_FOLDER
 
 
-def _install() -> None:
+def _install(seconds: float | None = 90) -> None:
+    """Install the packages if necessary; npm gets *seconds*, which are less than a test may take."""
     NODE_FOLDER.mkdir(parents=True, exist_ok=True)
     with (NODE_FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several pytest workers can run this at the same time
@@ -67,7 +69,7 @@ def _install() -> None:
         stamp, packages = NODE_FOLDER / "node_modules" / ".installed", (SCRIPTS / "package.json").read_text()
         if not stamp.is_file() or stamp.read_text() != packages:
             install = ["npm", "install", "--no-audit", "--no-fund", "--silent"]
-            subprocess.run(install, cwd=NODE_FOLDER, check=True, timeout=90)
+            subprocess.run(install, cwd=NODE_FOLDER, check=True, timeout=seconds)
             stamp.write_text(packages)
 
 
@@ -75,3 +77,7 @@ def _renew(source: str, target: str) -> None:
     """Copy a file only if its content changed: a program of another pytest worker may be reading an unchanged one."""
     if not Path(target).is_file() or Path(source).read_bytes() != Path(target).read_bytes():
         shutil.copy(source, target)
+
+
+if __name__ == "__main__" and shutil.which("npm") is not None:
+    _install(None)
