@@ -31,6 +31,9 @@ from hub.errors import AgentError
 from hub.hosting.contract import AgentPaths, AnswerFunction, Call, Finish, Run
 from hub.messages import Author, Past, Request, ResponseFormat, Tool
 
+SECONDS = (
+    100  # for the answers of a test: the model computes for 5 s, and other programs may take most of the processor
+)
 STORY = "Tell me a long story about a cat and a dog."
 
 pytestmark = needs_model
@@ -64,7 +67,8 @@ def model_file(data: Path) -> Path:
 async def opened(data: Path, **options: object) -> AsyncIterator[AnswerFunction]:
     """Yield an agent on the local model, and the test's bound on waiting."""
     paths = AgentPaths("main", data, data / "cache")
-    async with asyncio.timeout(50), openai_chat.open(Options(**options), paths) as answer:  # type: ignore[arg-type]
+    chosen = Options(**options)  # type: ignore[arg-type]
+    async with asyncio.timeout(SECONDS), openai_chat.open(chosen, paths) as answer:
         yield answer
 
 
@@ -157,7 +161,7 @@ async def test_openais_clients_set_the_sampling(data: Path, hub: Hub, session: d
         return text, end.choices[0].finish_reason, last.usage.to_dict()
 
     numbers = itertools.count()
-    async with AsyncOpenAI(base_url=f"{hub.url}/v1", api_key="any", max_retries=0, timeout=50) as client:
+    async with AsyncOpenAI(base_url=f"{hub.url}/v1", api_key="any", max_retries=0, timeout=SECONDS) as client:
         whole, reason, usage = await ask(temperature=0)
         assert reason == "length" and usage["completion_tokens"] == 30 and "estimated" not in usage
         assert await ask(temperature=0, stream=True) == (whole, reason, usage)
