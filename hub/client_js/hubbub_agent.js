@@ -60,7 +60,12 @@ export class HubbubAgent extends HttpAgent {
           },
           // A session begins with its first message.
           error: (error) => (error.status === 404 ? observer.complete() : observer.error(error)),
-          complete: () => (this.live && cursor ? open(cursor) : observer.complete()),
+          // Without a cursor, messages were removed: connectOnce() asks for all messages.
+          complete: () => {
+            this.cursor = undefined
+            if (this.live && cursor) open(cursor)
+            else observer.complete()
+          },
         })
       }
       open(this.cursor)
@@ -111,6 +116,7 @@ export class HubbubAgent extends HttpAgent {
       onRunStartedEvent: ({ event, input }) => this.startRun(event.runId !== input.runId),
       onRunFinishedEvent: (params) => this.endRun(params, markIdle),
       onRunErrorEvent: (params) => this.endRun(params, markIdle),
+      onMessagesSnapshotEvent: ({ event, messages }) => ({ messages: dropReasoning(messages, event.messages) }),
     })
     try {
       const connected = super.connectAgent(parameters, subscriber)
@@ -204,4 +210,11 @@ export class HubbubAgent extends HttpAgent {
       if (event.runId !== params.input.runId || event.result?.isIdle) markIdle(event.result)
     }, 0)
   }
+}
+
+/** Drop the reasoning of removed answers: AG-UI's client keeps all reasoning if a snapshot has none. */
+function dropReasoning(messages, snapshot) {
+  const ids = new Set(snapshot.map(({ id }) => id))
+  const findAnswer = (index) => messages.slice(index).find(({ role }) => role !== 'reasoning')
+  return messages.filter(({ role }, index) => role !== 'reasoning' || ids.has(findAnswer(index)?.id))
 }

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import orjson
 
-from hub.messages import Event, InterruptResolved, RunFinished, RunStarted, UserMessage
+from hub.messages import Event, InterruptResolved, MessageRemoved, RunFinished, RunStarted, UserMessage
 from hub.protocols.agui import AguiStream
 from hub.protocols.agui_request import make_call_id
 from hub.protocols.agui_snapshot import make_snapshot, make_user_messages
@@ -20,6 +20,9 @@ class ConnectStream(AguiStream):
     The run is the first that starts. *continued_run_id* is a run that was shown up to a question: after the reply, it
     goes on. Users' messages before the run come with its start. *next_seq* is the cursor for the next stream: it is
     before the first event that this stream has left out.
+
+    If messages are removed before the run, the stream ends without a cursor: the client connects again, and gets the
+    messages that are left.
     """
 
     def __init__(
@@ -58,17 +61,21 @@ class ConnectStream(AguiStream):
         )
 
     def event(self, event: Event) -> bytes:
+        if self._final_seq is not None and event.seq > self._final_seq:
+            return b""
         if self._start_seq is None and self._is_start(event):
             self._start_seq, self.run_id, self.client_run_id = event.seq, event.runId or "", event.runId or ""
         body = event.body
         if self._start_seq is None or event.seq < self._start_seq:
             if isinstance(body, UserMessage):
                 self._user_messages[event.seq] = body
-            return b""
-        if self._final_seq is not None and event.seq > self._final_seq:
+            elif isinstance(body, MessageRemoved) and event.seq > self._snapshot_seq:
+                self._final_seq = event.seq
+                self.end_event.set()
             return b""
         if event.runId != self.run_id:
-            if event.seq > self._snapshot_seq and (isinstance(body, UserMessage) or self._is_start(event)):
+            is_for_next = isinstance(body, (UserMessage, MessageRemoved)) or self._is_start(event)
+            if is_for_next and event.seq > self._snapshot_seq:
                 self._omitted_seqs.add(event.seq)
             return b""
         if isinstance(body, RunFinished):

@@ -266,6 +266,41 @@ async def test_a_connection_that_works_resets_the_delay_before_the_next_one(hub:
             await page.until(lambda state: state["requests"] == number + 1 and state["delay"] == 100)
 
 
+THINKS = """
+import asyncio, pathlib
+from hub import Reasoning
+
+async def thinks(message: str):
+    yield Reasoning(f"about {message}")
+    while "/" in message and not pathlib.Path(message).exists():
+        await asyncio.sleep(0.01)
+    yield f"{message}."
+"""
+
+
+@needs_node
+async def test_a_page_shows_what_is_left_after_an_edit(hub: Hub, tmp_path: Path) -> None:
+    """Not the answer and the reasoning that the edit has removed. Reasoning before it stays."""
+    hub.agent("thinks.py", THINKS)
+    await hub.start()
+    socket = await hub.connect("?sessionId=t1", extended=True)
+    async with open_page(hub, "thinks") as page:
+        await page.until(lambda state: state["isConnected"])
+        ids = []
+        for message in ("a", "b"):
+            await socket.send(type="chat", agentId="thinks", sessionId="t1", message=message)
+            ids.append((await socket.until_type("user_message"))["messageId"])
+            await socket.until_type("run_finished")
+        await page.until_texts("a", "about a", "a.", "b", "about b", "b.")
+        gate = tmp_path / "gate"
+        await socket.send(type="edit", sessionId="t1", messageId=ids[1], message=str(gate))
+        await page.until(lambda state: read_texts(state)[-1] == f"about {gate}")
+        gate.touch()
+        await page.until_texts("a", "about a", "a.", str(gate), f"about {gate}", f"{gate}.")
+        await socket.send(type="regenerate", sessionId="t1", messageId=ids[0])
+        await page.until(lambda state: read_texts(state)[-1] == "a." and str(gate) not in read_texts(state))
+
+
 TOOLS = [{"name": "get_weather", "description": "", "parameters": {"type": "object"}}]
 
 
