@@ -1,9 +1,11 @@
 // @ts-nocheck: the packages of the peer dependencies are not among the tools of make lint-js
 
+import { editMessage, regenerateAnswer } from './agent_commands.js'
 import { newId } from './ids.js'
 import { StoreListeners } from './store_listeners.js'
 
 const ABORT = 'abort' // the code with which AG-UI's client ends a run after abortRun()
+const RUN_SUFFIX = /-(r_[0-9a-z]+)$/ // the hub adds it to the ids of tool calls
 
 /**
  * The state of a `HubbubAgent` for React: a snapshot, which is replaced at each change.
@@ -23,6 +25,8 @@ export class AgentStore {
   #results = []
   /** The calls whose tools this page runs: those of its own runs. */
   #ownCalls = new Set()
+  /** The runs that this page has started with a command. */
+  #ownRuns = new Set()
 
   constructor(agent) {
     this.#agent = agent
@@ -33,10 +37,26 @@ export class AgentStore {
 
   subscribe = this.#listeners.subscribe
 
-  /** Send a user's text. Never rejects: a failure is in `error`. */
-  async send(text, context) {
-    this.#addResults({ id: newId(), role: 'user', content: text })
+  /** Send a user's message; *content* is a text or AG-UI's parts. Never rejects: a failure is in `error`. */
+  async send(content, context) {
+    this.#addResults({ id: newId(), role: 'user', content })
     await this.run(context)
+  }
+
+  /** Replace a user's message and what follows. The connection of the agent shows the new one. Never rejects. */
+  edit = (id, content) => this.#rewrite(editMessage(this.#agent, id, content))
+
+  /** Have a user's message answered again. Never rejects. */
+  regenerate = (id) => this.#rewrite(regenerateAnswer(this.#agent, id))
+
+  async #rewrite(command) {
+    this.#error = undefined
+    try {
+      this.#ownRuns.add(await command)
+    } catch (error) {
+      this.#error = explain(error)
+    }
+    this.#update()
   }
 
   /**
@@ -71,7 +91,7 @@ export class AgentStore {
     this.#update()
   }
 
-  isOwnCall = (toolCallId) => this.#ownCalls.has(toolCallId)
+  isOwnCall = (toolCallId) => this.#ownCalls.has(toolCallId) || this.#ownRuns.has(RUN_SUFFIX.exec(toolCallId)?.[1])
 
   #open() {
     if (this.#subscription) return

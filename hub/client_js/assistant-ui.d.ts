@@ -20,5 +20,8 @@ export interface HubbubRuntime {
   answer(questionId: string, payload?: unknown, status?: ReplyStatus): Promise<void>
 }
 
-/** Show the session of an agent in assistant-ui. The agent must stay the same object: make it outside of the component. */
+/**
+ * Show the session of an agent in assistant-ui, with attachments, edits and new answers. The agent must stay the same
+ * object: make it outside of the component.
+ */
 export function useHubbubRuntime(agent: HubbubAgent): HubbubRuntime

@@ -1,4 +1,5 @@
 import { HubError, closedError, errorFromResponse } from './errors.js'
+import { makePart } from './file_part.js'
 
 /** @import * as client from './client.js' */
 /** @import { Hub } from './hub.js' */
@@ -6,7 +7,6 @@ import { HubError, closedError, errorFromResponse } from './errors.js'
 const UPLOAD_RETRY_MS = 1000
 const PROGRESS_BYTES = 256 * 1024 // Node.js: the largest step of the progress
 const DEFAULT_TYPE = 'application/octet-stream'
-const PART_TYPES = new Set(['image', 'audio', 'video']) // by the first half of the media type; all others: document
 
 /** The files of all sessions, over HTTP. */
 export class Files {
@@ -170,17 +170,6 @@ function pause(signal) {
  * @returns {file is client.StoredFile}
  */
 const isStored = (file) => typeof file?.fileId === 'string'
-
-/**
- * Return the part of a message that names a file of its session; hub/messages/parts.py makes the same.
- * @param {client.StoredFile} file
- * @returns {client.Part}
- */
-export function makePart({ fileId, type, name }) {
-  const prefix = type.split('/')[0].toLowerCase()
-  const kind = /** @type {'document'} */ (PART_TYPES.has(prefix) ? prefix : 'document')
-  return { type: kind, source: { type: 'file', value: fileId, provider: 'hubbub', mimeType: type }, metadata: { name } }
-}
 
 /**
  * Upload with the class of browsers: their function `fetch` does not say how much it has sent.

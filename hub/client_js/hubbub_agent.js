@@ -2,6 +2,7 @@
 
 import { HttpAgent } from '@ag-ui/client'
 import { Observable } from 'rxjs'
+import { postCommand } from './agent_commands.js'
 
 const MIN_DELAY = 100 // in ms
 const MAX_DELAY = 5000
@@ -188,9 +189,7 @@ export class HubbubAgent extends HttpAgent {
   /** Stop the answer at once, also one that another client has started. */
   abortRun() {
     super.abortRun()
-    const url = this.url.replace(/\/agents\/[^/]+\/agui\/?$/, `/sessions/${encodeURIComponent(this.threadId)}/cancel`)
-    const headers = { ...this.headers, 'Content-Type': 'application/json' }
-    this.fetch(url, { method: 'POST', headers, body: '{"queued":false}' }).catch(() => {})
+    postCommand(this, 'cancel', { queued: false }).catch(() => {})
   }
 
   /** A connection begins a run. The run of a snapshot, which has the id of the request, is no answer. */

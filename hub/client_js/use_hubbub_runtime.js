@@ -2,19 +2,26 @@
 
 import { useExternalMessageConverter, useExternalStoreRuntime } from '@assistant-ui/react'
 import { toToolsJSONSchema } from 'assistant-stream'
-import { useMemo, useSyncExternalStore } from 'react'
+import { useCallback, useMemo, useSyncExternalStore } from 'react'
+import { joinText, makeFileUrl, uploadFile } from './agent_commands.js'
 import { AgentStore } from './agent_store.js'
+import { newId } from './ids.js'
 
 /** A session as a runtime of assistant-ui: see assistant-ui.d.ts. */
 export function useHubbubRuntime(agent) {
   const store = useMemo(() => new AgentStore(agent), [agent])
   const { messages, isRunning, questions, error } = useSyncExternalStore(store.subscribe, store.getSnapshot, store.getSnapshot)
   const metadata = useMemo(() => (error === undefined ? {} : { error }), [error])
+  const callback = useCallback((message) => toThreadMessage(message, agent), [agent])
+  const adapters = useMemo(() => ({ attachments: makeAttachmentAdapter(agent) }), [agent])
   const runtime = useExternalStoreRuntime({
-    messages: useExternalMessageConverter({ callback: toThreadMessage, messages, isRunning, metadata }),
+    messages: useExternalMessageConverter({ callback, messages, isRunning, metadata }),
     isRunning,
     isSendDisabled: questions.length > 0,
-    onNew: ({ content }) => store.send(joinText(content), makeContext(runtime)),
+    adapters,
+    onNew: (message) => store.send(toContent(message), makeContext(runtime)),
+    onEdit: (message) => store.edit(message.sourceId, toContent(message)),
+    onReload: (parentId, { sourceId }) => store.regenerate(parentId ?? sourceId),
     onCancel: async () => agent.abortRun(),
     onAddToolResult: (result) => store.addResult(result, makeContext(runtime)),
     unstable_enableToolInvocations: true,
@@ -36,9 +43,9 @@ function makeContext(runtime) {
 }
 
 /** Convert a message of AG-UI. assistant-ui joins the parts of one answer. */
-function toThreadMessage({ id, role, content, toolCalls = [], toolCallId, error }) {
+function toThreadMessage({ id, role, content, toolCalls = [], toolCallId, error }, agent) {
   switch (role) {
-    case 'user': return { id, role, content: typeof content === 'string' ? content : content.map(toPart) }
+    case 'user': return { id, role, content: typeof content === 'string' ? content : content.map((part) => toPart(part, agent)) }
     case 'assistant': return { id, role, content: [...toText(content), ...toolCalls.map(toCallPart)] }
     case 'reasoning': return { id, role: 'assistant', content: [{ type: 'reasoning', text: content }] }
     case 'tool': return { role, toolCallId, result: parseResult(content), isError: error !== undefined }
@@ -50,12 +57,38 @@ const toText = (text) => (text ? [{ type: 'text', text }] : [])
 
 const toCallPart = ({ id, function: { name, arguments: argsText } }) => ({ type: 'tool-call', toolCallId: id, toolName: name, argsText })
 
-function toPart({ type, text, source, metadata }) {
+/** Convert a part of a user's message. Its own form comes along, for an edit. */
+function toPart(part, agent) {
+  const { type, text, source, metadata } = part
   if (type === 'text') return { type, text }
   const { value, mimeType = '' } = source
-  if (type !== 'image') return { type: 'file', data: value, mimeType, filename: metadata?.filename }
-  return { type, image: source.type === 'data' ? `data:${mimeType};base64,${value}` : value }
+  const filename = metadata?.name ?? metadata?.filename
+  const common = { filename, providerMetadata: { hubbub: { part } } }
+  const url = source.type === 'file' ? makeFileUrl(agent, value) : value
+  if (type !== 'image') return { ...common, type: 'file', data: url, mimeType }
+  return { ...common, type, image: source.type === 'data' ? `data:${mimeType};base64,${value}` : url }
 }
+
+/** Return the content of a message of AG-UI: a text, or parts if there are files. */
+function toContent({ content, attachments = [] }) {
+  const files = [...content, ...attachments.flatMap((attachment) => attachment.content)].flatMap(({ providerMetadata }) => providerMetadata?.hubbub?.part ?? [])
+  const text = joinText(content)
+  return files.length ? [...toText(text), ...files] : text
+}
+
+/** Files become files of the hub when the message is sent. */
+const makeAttachmentAdapter = (agent) => ({
+  accept: '*',
+  add: async ({ file }) => ({
+    ...{ id: newId(), type: file.type.startsWith('image/') ? 'image' : 'document', name: file.name, contentType: file.type, file },
+    status: { type: 'requires-action', reason: 'composer-send' },
+  }),
+  send: async (attachment, { signal } = {}) => {
+    const part = toPart(await uploadFile(agent, attachment.file, signal), agent)
+    return { ...attachment, status: { type: 'complete' }, content: [part] }
+  },
+  remove: async () => {},
+})
 
 function parseResult(content) {
   try {
@@ -64,5 +97,3 @@ function parseResult(content) {
     return content
   }
 }
-
-const joinText = (parts) => parts.flatMap(({ type, text }) => (type === 'text' ? [text] : [])).join('\n')

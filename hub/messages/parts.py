@@ -131,7 +131,7 @@ def parts_to_json(parts: Parts | AnswerParts | None) -> JsonParts | None:
 
 
 def make_file_part(file_id: str, media_type: str, name: str) -> dict[str, Any]:
-    """Return the part of a message that names a file of its session; client_js/files.js makes the same."""
+    """Return the part of a message that names a file of its session; client_js/file_part.js makes the same."""
     part_type = FILE_PART_TYPES.get(media_type.partition("/")[0].lower(), "document")
     source = {"type": "file", "value": file_id, "provider": HUB_PROVIDER, "mimeType": media_type}
     return {"type": part_type, "source": source, "metadata": {"name": name}}

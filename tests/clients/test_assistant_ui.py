@@ -1,5 +1,6 @@
 """The page of docs/assistant-ui.md, with assistant-ui in Chromium."""
 
+import base64
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -22,6 +23,9 @@ async def main(run: Run):
     results = [part["content"] for part in run.parts if part["type"] == "tool_result"]
     if results:
         yield f"I read {' and '.join(results)}."
+    elif run.message == "read":
+        (part,) = [part for part in run.parts if part["type"] != "text"]
+        yield f"{part['metadata']['name']} has {(await run.file(part)).decode()}."
     elif run.message == "ask":
         yield "I ask. "
         yield f"{(await run.ask('Shall I?')).payload}"
@@ -52,6 +56,9 @@ HUMAN_TOOL = """
   },
 """
 
+PNG = base64.b64decode(  # one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 
 (BLOCK,) = of_kind(DOCS["assistant-ui"], "jsx", "assistant-ui")
 PAGE = BLOCK.text
@@ -170,6 +177,78 @@ async def test_a_message_instead_of_a_result_has_the_results_so_far(hub: Hub, br
         await expect_texts(tabs, "look", "Confirm", button="Confirm")
         await tabs[0].say("never mind")
         await expect_texts(tabs, "look", "Confirm", "never mind", "I read Chat and no such element.")
+
+
+async def test_an_edit_and_a_new_answer_replace_what_follows(hub: Hub, browser: Browser) -> None:
+    """On both pages, also of messages of the other page, and after a reload. The page runs its tools for the agent."""
+    gate = hub.folder / "gate"
+    gate.touch()
+    async with open_pages(hub, browser) as tabs:
+        first, second = tabs
+        await first.say(str(gate))
+        await expect_texts(tabs, str(gate), "one two")
+        await first.say("fail")
+        await expect_texts([first], str(gate), "one two", "fail", "I try. agent main failed; the hub's output says why")
+        await expect_texts(
+            [second], str(gate), "one two", "fail", "I try. agent main failed; the hub's output says why"
+        )
+        await first.page.get_by_role("button", name="Edit").last.click()
+        await first.page.get_by_role("textbox", name="New text").fill("look")
+        await first.page.get_by_role("button", name="Save").click()
+        await expect_texts(tabs, str(gate), "one two", "look", "I read Chat and no such element.")
+        gate.unlink()
+        await second.page.get_by_role("button", name="Answer again").first.click()
+        await expect_texts(tabs, str(gate), "one  ●", button="Stop")
+        gate.touch()
+        await expect_texts(tabs, str(gate), "one two")
+        await second.page.reload()
+        await second.page.get_by_role("button", name="Edit").click()
+        await second.page.get_by_role("textbox", name="New text").fill("look")
+        await second.page.get_by_role("button", name="Save").click()
+        await expect_texts(tabs, "look", "I read Chat and no such element.")
+
+
+async def test_the_agent_gets_the_attachments(hub: Hub, browser: Browser) -> None:
+    """They are files of the hub. Both pages show them, and an edit keeps them."""
+    async with open_pages(hub, browser) as tabs:
+        first, second = tabs
+        async with first.page.expect_file_chooser() as chooser:
+            await first.page.get_by_role("button", name="Attach").click()
+        await (await chooser.value).set_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"hello"})
+        await first.say("read")
+        await expect_texts(tabs, "reada.txt", "a.txt has hello.")
+        await second.page.get_by_role("button", name="Edit").click()
+        await second.page.get_by_role("button", name="Save").click()
+        await expect_texts(tabs, "reada.txt", "a.txt has hello.")
+
+
+async def test_the_page_shows_why_the_hub_refuses_an_attachment(hub: Hub, browser: Browser) -> None:
+    """The message stays in the composer."""
+    async with open_pages(hub, browser) as tabs:
+        async with tabs[0].page.expect_file_chooser() as chooser:
+            await tabs[0].page.get_by_role("button", name="Attach").click()
+        await (await chooser.value).set_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b""})
+        await tabs[0].say("read")
+        await expect(tabs[0].page.get_by_text("a.txt the file is empty")).to_be_visible()
+        await expect(tabs[0].field).to_have_value("read")
+        assert all("Failed to send attachments" in error or "400" in error for error in tabs[0].errors)
+        tabs[0].errors.clear()
+
+
+async def test_both_pages_show_an_image(hub: Hub, browser: Browser) -> None:
+    """Before the message is sent, it can be removed."""
+    async with open_pages(hub, browser) as tabs:
+        page = tabs[0].page
+        for name in ("b.png", "c.png"):
+            async with page.expect_file_chooser() as chooser:
+                await page.get_by_role("button", name="Attach").click()
+            await (await chooser.value).set_files({"name": name, "mimeType": "image/png", "buffer": PNG})
+        await page.get_by_role("button", name="Remove").first.click()
+        await tabs[0].say("ask")
+        for tab in tabs:
+            image = tab.page.locator("article img")
+            await expect(image).to_have_count(1)
+            await expect(image).to_have_js_property("naturalWidth", 1)
 
 
 async def test_the_page_shows_why_an_answer_failed(hub: Hub, browser: Browser) -> None:
