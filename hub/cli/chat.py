@@ -17,7 +17,7 @@ from rich.text import Text
 from hub.access.principal import LOCAL
 from hub.cli.failures import CommandFailed
 from hub.cli.hubs import choose_agent, open_client, report_losses, request_json
-from hub.cli.keyboard import keep_keys, make_key_bindings, open_history
+from hub.cli.keyboard import keep_keys, make_key_bindings, open_history, open_keyboard
 from hub.cli.markdown import draw_markdown
 from hub.cli.questions import parse_answer
 from hub.cli.records import author_name, end_note
@@ -68,7 +68,7 @@ class TerminalChat:
     _read_task: asyncio.Task[None] | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.prompt = PromptSession(history=open_history(), key_bindings=make_key_bindings())
+        self.prompt = PromptSession(history=open_history(), key_bindings=make_key_bindings(), input=open_keyboard())
         self.screen = Screen(console=self.console, say=self.say)
 
     async def run(self, session: str) -> int:

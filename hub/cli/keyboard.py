@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
-from prompt_toolkit.input import create_input
+from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
@@ -32,6 +32,16 @@ def make_key_bindings() -> KeyBindings:
         event.current_buffer.insert_text("\n")
 
     return bindings
+
+
+def open_keyboard() -> Input:
+    """Return the keyboard of a prompt. The prompt gets all keys, also those that are pressed while text is printed.
+
+    For text above the prompt, prompt_toolkit would switch the terminal to its normal mode; see keep_keys().
+    """
+    keyboard = create_input()
+    keyboard.cooked_mode = contextlib.nullcontext  # type: ignore[method-assign]
+    return keyboard
 
 
 @contextlib.contextmanager

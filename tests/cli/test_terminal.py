@@ -20,7 +20,7 @@ from support.documents import ROOT
 from support.hub import Hub
 from support.proxy import Proxy
 from support.scripted import WELCOME, Peer, scripted
-from support.terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP, terminal
+from support.terminal import ALT_ENTER, CTRL_B, CTRL_C, CTRL_D, ENTER, UP, terminal
 from support.waiting import PATIENCE
 
 from hub.cli import questions
@@ -246,6 +246,22 @@ async def test_messages_of_other_users_in_the_session_are_shown(hub: Hub, tmp_pa
         await screen.until("local> from ␛[1manother", "echo:", "from ␛[1manother", "you> half a sen")
         screen.type("tence" + ENTER)
         await screen.until("half a sentence", "you>", after="you> half a sentence")
+
+
+async def test_keys_that_are_pressed_while_a_message_is_printed_are_for_the_prompt(hub: Hub, tmp_path: Path) -> None:
+    """The terminal itself does not show them, as it would show a Ctrl-B as ^B, and no Ctrl-D is lost."""
+    await hub.start()
+    other = await hub.connect(extended=True)
+    async with terminal(tmp_path, "chat", "echo", *at(hub, "--session", "s1")) as screen:
+        await screen.until("you>")
+        for number in range(20):
+            await other.send(type="chat", agentId="echo", sessionId="s1", message=f"message {number}.")
+            while screen.text.count(f"message {number}.") < 2:  # the message and its answer
+                screen.type(CTRL_B)
+                await screen.wait_for_change()
+        screen.type(CTRL_D)
+        assert await screen.wait_until_ended() == 0
+        assert b"^B" not in screen.raw
 
 
 async def test_a_question_of_an_agent_is_answered_at_the_prompt(hub: Hub, tmp_path: Path) -> None:

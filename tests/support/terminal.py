@@ -16,7 +16,7 @@ import pyte
 from support.documents import ROOT
 from support.waiting import PATIENCE
 
-ENTER, ALT_ENTER, CTRL_C, CTRL_D, UP = "\r", "\x1b\r", "\x03", "\x04", "\x1b[A"
+ENTER, ALT_ENTER, CTRL_B, CTRL_C, CTRL_D, UP = "\r", "\x1b\r", "\x02", "\x03", "\x04", "\x1b[A"
 
 
 class Screen(pyte.HistoryScreen):
@@ -69,11 +69,16 @@ class Terminal:
         try:
             async with asyncio.timeout(PATIENCE):
                 while not all(word in (self.text.rpartition(after)[2] if after else self.text) for word in wanted):
-                    self.changed.clear()
-                    await self.changed.wait()
+                    await self.wait_for_change()
         except TimeoutError:
             raise AssertionError(f"{wanted} did not come:\n{self.text}") from None
         return self.text
+
+    async def wait_for_change(self) -> None:
+        """Wait until the command writes something, or ends."""
+        self.changed.clear()
+        async with asyncio.timeout(PATIENCE):
+            await self.changed.wait()
 
     def hang_up(self) -> None:
         """Close the terminal."""
