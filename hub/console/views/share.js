@@ -41,6 +41,7 @@ class Link extends Component {
 
 class Sharing extends Component {
   state = { members: [], invites: [] } // and `invite`, the new one; `error`
+  loads = 0
 
   componentDidMount() {
     this.componentDidUpdate()
@@ -55,13 +56,18 @@ class Sharing extends Component {
     this.run(() => {})
   }
 
-  /** Run an action and load what it has changed; show its error in the dialog, which covers the page. */
+  /**
+   * Run an action and load what it has changed; show its error in the dialog, which covers the page.
+   *
+   * Only the last load counts: the answers of two loads may come in any order.
+   */
   run = async (action) => {
     const { ui } = this.props
     try {
       const changes = await action()
+      const loadId = ++this.loads
       const sharing = ui.session.isMissing ? {} : await loadSharing(ui.sessionId, mayManage(ui))
-      this.setState({ error: undefined, ...sharing, ...changes })
+      this.setState({ error: undefined, ...(loadId === this.loads && sharing), ...changes })
     } catch (error) {
       this.setState({ error: error.message })
     }
