@@ -98,8 +98,7 @@ export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoade
   function storeUnsent() {
     const sending = (ui.session?.items ?? []).filter(({ status }) => status === 'sending')
     if (!session || !sending.length) return
-    const draft = [...sending.map(({ text }) => text), messageField()?.value].filter(Boolean).join('\n\n')
-    store(draftKey(session.sessionId), draft)
+    store(draftKey(session.sessionId), join(...sending.map(({ text }) => text), messageField()?.value))
     // Not a message with files: with the same text alone, it would be another message under the same id.
     const added = sending.filter(({ files }) => !files.length).map(({ clientMsgId, text, agentId }) => ({ clientMsgId, text, agentId }))
     store(unsentKey(session.sessionId), JSON.stringify([...unsent, ...added]))
@@ -215,15 +214,18 @@ export function makeConversation(hub, ui, change, { onChange, onRemoved, onLoade
   }
 
   async function takeBack(run) {
+    const { sessionId } = session
     await session.cancel(run.runId)
-    prependToDraft(run.userMessage?.text, filesOf(run.userMessage?.parts))
+    const { text, parts } = run.userMessage ?? {}
+    if (session?.sessionId === sessionId) prependToDraft(text, filesOf(parts))
+    else store(draftKey(sessionId), join(text, load(draftKey(sessionId)))) // the person has left the session meanwhile
   }
 
   /** Put a text and files into the composer, before those that are there. */
   function prependToDraft(text, files) {
     change({ files: [...files, ...ui.files] })
     const field = messageField()
-    field.value = [text, field.value].filter(Boolean).join('\n\n')
+    field.value = join(text, field.value)
     field.dispatchEvent(new Event('input'))
     field.focus()
   }
@@ -283,4 +285,5 @@ async function loadEvents(address, after, end) {
 
 export const draftKey = (sessionId) => `draft:${sessionId}`
 const unsentKey = (sessionId) => `unsent:${sessionId}`
+const join = (...texts) => texts.filter(Boolean).join('\n\n')
 const messageField = () => document.getElementById('message')

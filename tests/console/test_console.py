@@ -445,6 +445,32 @@ async def test_a_queued_message_can_be_taken_back(hub: Hub, browser: Browser, tm
         await expect(waiting).to_have_count(0)
 
 
+# Takes a queued message back, and opens a new session before the hub confirms it.
+TAKE_BACK_AND_LEAVE = """() => {
+  document.querySelector('.queue li button').click()
+  document.querySelector('aside .wide-button').click()
+}"""
+
+
+async def test_a_message_that_is_taken_back_is_a_draft_of_its_session(
+    hub: Hub, browser: Browser, tmp_path: Path
+) -> None:
+    """Also if the person leaves the session at the same time."""
+    await start_hub(hub)
+    async with visit(browser, hub.url, "?agent=gated&session=s47") as tab:
+        await tab.say(str(tmp_path / "never"))
+        await expect(tab.answers).to_have_text(["one"])
+        await tab.say("not this")
+        await expect(tab.page.locator(".queue").get_by_role("listitem")).to_contain_text("not this")
+        await tab.field.fill("begun")
+        await tab.page.evaluate(TAKE_BACK_AND_LEAVE)
+        draft = "() => sessionStorage.getItem('draft:s47') === 'not this\\n\\nbegun'"
+        await tab.page.wait_for_function(draft)
+        await expect(tab.field).to_have_value("")
+        await tab.page.go_back()
+        await expect(tab.field).to_have_value("not this\n\nbegun")
+
+
 async def test_the_keyboard_is_enough(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     """A person chooses an agent, writes, stops and uses the dialog without a mouse; the focus is always visible."""
     await start_hub(hub)
