@@ -191,7 +191,8 @@ async def test_browser(served: Served, browser: Browser, agent: str) -> None:
     """A page of another loopback origin connects, chats and receives the answer; its ping gets a pong."""
     async with serve_other_origin(BROWSER_CLIENT % (served.ws, agent)) as url:
         tab = Tab(await browser.new_page())
-        await tab.page.clock.install()
+        await tab.page.clock.install(time=0)
+        await tab.page.clock.pause_at(1)  # an answer of the model may take longer than the time to the first ping
         await tab.page.goto(url)
         lines: list[str] = []
         while not (lines and json.loads(lines[-1])["done"]):
