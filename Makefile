@@ -43,9 +43,10 @@ wheel: $(BIN)/python ## build the wheel in dist/
 	@rm -rf build/lib build/bdist.* dist
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . && ls dist/*.whl
 
+# Tests wait for about a quarter of their time, so that 3 processes keep 2 cores busy.
 test: .venv/.test-$(KEY) ## run all tests except those of torture, fuzz, package, clients and proxies
 	@PYTHONPATH=tests $(BIN)/python -m support.node
-	$(BIN)/python -m pytest -n 2 $(IGNORE_HEAVY)
+	$(BIN)/python -m pytest -n 3 $(IGNORE_HEAVY)
 
 package: .venv/.test-$(KEY) ## install the wheel into a bare environment, and run it with the local model, 1 minute
 	$(BIN)/python -m pytest tests/package
