@@ -144,15 +144,16 @@ async def test_a_shutdown_waits_for_a_short_answer_and_refuses_new_chats(
     served: HubProcess, http: aiohttp.ClientSession
 ) -> None:
     """The client receives the complete answer, then 1012; a chat during the shutdown gets `draining`."""
-    client = await connect(http, served, sessionId="s1")
-    await client.send(type="chat", agentId="brief", sessionId="s1", message="1")
+    client, gate = await connect(http, served, sessionId="s1"), served.folder / "gate"
+    await client.send(type="chat", agentId="gated", sessionId="s1", message=str(gate))
     await client.until_type("stream")
     served.signal(signal.SIGTERM)
     await client.until_type("draining")
     await client.send(type="chat", agentId="echo", sessionId="s1", message="me too")
     assert (await client.until_type("error"))["code"] == "draining"
+    gate.touch()
     assert (await client.until_type("run_finished"))["stopReason"] == "end_turn"
-    assert client.text() == "begun ended"
+    assert client.text() == "one two"
     assert await client.wait_closed() == 1012
     assert await served.wait_until_ended() == 0
 
