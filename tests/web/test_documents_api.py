@@ -136,6 +136,7 @@ async def test_the_openapi_document_has_the_statuses_of_each_route(http: aiohttp
     assert "`busy`" in chat["429"]["description"]
     for path in ("/api/v1/ws", "/api/v1/agents/{agentId}/ws"):  # a WebSocket over HTTP/1.0 is refused
         assert "`http_version_not_supported`" in paths[path]["get"]["responses"]["505"]["description"]
+        assert "`draining`" in paths[path]["get"]["responses"]["503"]["description"]
     assert "`agent_broken`" in paths["/api/v1/agents/{agentId}/ws"]["get"]["responses"]["503"]["description"]
     assert set(paths["/health"]["get"]["responses"]) == {"200", "403", "500"}
     openai = paths["/v1/chat/completions"]["post"]["responses"]

@@ -200,6 +200,6 @@ ROUTES = (
         responses={200: (EventPage, STREAM_CONTENT)},
         query=EventsQuery,
         headers={"Last-Event-ID": LastEventId},
-        raises=READ_RAISES,
+        raises=(*READ_RAISES, Draining),
     ),
 )
