@@ -188,10 +188,7 @@ async def test_an_edit_and_a_new_answer_replace_what_follows(hub: Hub, browser: 
         await first.say(str(gate))
         await expect_texts(tabs, str(gate), "one two")
         await first.say("fail")
-        await expect_texts([first], str(gate), "one two", "fail", "I try. agent main failed; the hub's output says why")
-        await expect_texts(
-            [second], str(gate), "one two", "fail", "I try. agent main failed; the hub's output says why"
-        )
+        await expect_texts(tabs, str(gate), "one two", "fail", "I try. agent main failed; the hub's output says why")
         await first.page.get_by_role("button", name="Edit").last.click()
         await first.page.get_by_role("textbox", name="New text").fill("look")
         await first.page.get_by_role("button", name="Save").click()
