@@ -3,9 +3,13 @@ import { fetchJson } from './http.js'
 
 /** Make the object that loads `ui.agents`. */
 export function makeAgents(ui, change) {
+  let loads = 0 // only the last load() may change the list
+
   async function load() {
+    const loadId = ++loads
     try {
-      change({ agents: (await fetchJson('/api/v1/agents')).data })
+      const { data } = await fetchJson('/api/v1/agents')
+      if (loadId === loads) change({ agents: data })
     } catch {
       // the page goes on with the agents that it has
     }

@@ -9,11 +9,12 @@ from typing import Any
 import aiohttp
 import attrs
 from playwright.async_api import Browser, expect
-from support.browser import Tab, needs_browser, start_hub, visit
+from support.browser import Tab, hold_answer, needs_browser, start_hub, visit
 from support.hub import Hub
 from support.proxy import Proxy
 from support.sse import call
 from support.tools import HELPER, ask, result
+from support.waiting import PATIENCE
 
 from hub.node.expiring import expire_events
 from hub.node.upkeep import reload_agent_file
@@ -564,6 +565,21 @@ async def test_new_and_corrected_agents_appear(hub: Hub, browser: Browser) -> No
         await reload_agent_file(hub.node, "fresh")
         await tab.page.evaluate("dispatchEvent(new Event('focus'))")
         await expect(tab.page.get_by_role("button", name="fresh ready")).to_be_visible()
+
+
+async def test_an_old_list_of_agents_that_comes_late_changes_nothing(hub: Hub, browser: Browser) -> None:
+    """A corrected agent does not become broken again."""
+    hub.agent("torn.py", "this is no Python")
+    await start_hub(hub)
+    async with visit(browser, hub.url, "?agent=torn&session=s48") as tab:
+        heading = tab.page.get_by_role("heading", name="What shall we talk about?")
+        async with hold_answer(tab.page, "**/api/v1/agents") as held:
+            await tab.page.evaluate("dispatchEvent(new Event('focus'))")
+            await asyncio.wait_for(held, PATIENCE)
+            hub.agent("torn.py", "async def torn(message: str):\n    yield 'whole'")
+            await tab.page.get_by_role("main").get_by_role("button", name="Reload torn").click()
+            await expect(heading).to_be_visible()
+        await expect(heading).to_be_visible()
 
 
 async def test_a_broadcast_cannot_be_regenerated(hub: Hub, browser: Browser) -> None:

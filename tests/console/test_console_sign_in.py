@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import attrs
 import pytest
-from playwright.async_api import APIResponse, Browser, Page, Route, expect
-from support.browser import ARGUMENTS, CHROMIUM, Tab, needs_browser, start_hub
+from playwright.async_api import Browser, Page, expect
+from support.browser import ARGUMENTS, CHROMIUM, Tab, hold_answer, needs_browser, start_hub
 from support.hub import Hub
 from support.proxy import Proxy
 from support.waiting import PATIENCE
@@ -275,28 +275,17 @@ async def test_an_invite_that_was_revoked_is_refused(signed: Hub, browser: Brows
         await expect(pair.ann.page.get_by_role("article", name="Bob")).to_contain_text("still here")
 
 
-FRAMES = "() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))"
-
-
 async def test_the_share_dialog_shows_the_last_state(signed: Hub, browser: Browser) -> None:
     """Also if an older answer of the hub comes after it."""
     async with ann_of(signed, browser) as ann:
         await ann.say("first")
         await expect(ann.answers).to_have_text(["first"])
-        held: asyncio.Queue[tuple[Route, APIResponse]] = asyncio.Queue()
-
-        async def hold(route: Route) -> None:
-            held.put_nowait((route, await route.fetch()))
-
-        await ann.page.route("**/invites", hold, times=1)
-        await ann.page.get_by_role("button", name="Share").click()
-        route, answer = await asyncio.wait_for(held.get(), PATIENCE)
-        await ann.page.get_by_role("button", name="Make a link").click()
         links = ann.page.get_by_role("list", name="Invite links").get_by_role("listitem")
-        await expect(links).to_have_count(1)
-        async with ann.page.expect_event("requestfinished", lambda request: request == route.request):
-            await route.fulfill(response=answer)
-        await ann.page.evaluate(FRAMES)
+        async with hold_answer(ann.page, "**/invites") as held:
+            await ann.page.get_by_role("button", name="Share").click()
+            await asyncio.wait_for(held, PATIENCE)
+            await ann.page.get_by_role("button", name="Make a link").click()
+            await expect(links).to_have_count(1)
         await expect(links).to_have_count(1)
 
 

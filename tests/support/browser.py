@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import attrs
 import pytest
 from aiohttp import web
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, WebSocket, expect
+from playwright.async_api import APIResponse, Browser, ConsoleMessage, Locator, Page, Route, WebSocket, expect
 from support.hub import Hub
 from support.waiting import PATIENCE
 
@@ -86,6 +86,28 @@ async def visit(browser: Browser, url: str, query: str = "", lost: bool = False,
         yield tab
         assert lost or not tab.errors
         assert {urlsplit(address).netloc for address in tab.urls} == {urlsplit(url).netloc}
+
+
+FRAMES = "() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))"
+
+
+@contextlib.asynccontextmanager
+async def hold_answer(page: Page, pattern: str) -> AsyncIterator["asyncio.Future[tuple[Route, APIResponse]]"]:
+    """Hold the hub's answer to the next request for an address of this pattern until the context ends.
+
+    The future is done when the hub has answered. After the context the page has the answer, and has drawn frames.
+    """
+    held: asyncio.Future[tuple[Route, APIResponse]] = asyncio.get_running_loop().create_future()
+
+    async def hold(route: Route) -> None:
+        held.set_result((route, await route.fetch()))
+
+    await page.route(pattern, hold, times=1)
+    yield held
+    route, answer = held.result()
+    async with page.expect_event("requestfinished", lambda request: request == route.request):
+        await route.fulfill(response=answer)
+    await page.evaluate(FRAMES)
 
 
 @contextlib.asynccontextmanager
