@@ -3,8 +3,10 @@
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from packaging.requirements import InvalidRequirement, Requirement
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 REQUIREMENTS_FILE = "requirements.txt"
 
@@ -36,8 +38,11 @@ def _read_lines(file: Path) -> list[str]:
     return [text for line in lines if (text := re.sub(r"\s(#|--hash).*", "", line).strip())]
 
 
-def _parse(line: str) -> Requirement | None:
+def _parse(line: str) -> "Requirement | None":
     """Return the requirement of a line; None if only pip understands the line."""
+    # Here, because packaging loads slowly, and few commands read requirements.
+    from packaging.requirements import InvalidRequirement, Requirement
+
     try:
         return Requirement(line)
     except InvalidRequirement:
