@@ -12,7 +12,7 @@ IGNORE_HEAVY := $(HEAVY:%=--ignore=tests/%)
 # Remove a .venv without a working Python, so that it is created again.
 $(shell test -x $(BIN)/python || rm -rf .venv)
 
-# Tests start hundreds of Pythons. Without bytecode files each would compile the hub again, 0.2 s of CPU time.
+# Tests start hundreds of Python processes. Without bytecode files, each would compile the hub again: 0.2 s of CPU time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:

@@ -101,7 +101,7 @@ def fresh_plugins() -> Iterator[None]:
 
 @pytest.fixture
 def restored_logging() -> Iterator[None]:
-    """A test may change where this process writes log lines: later tests do not notice it."""
+    """Restore the logging of this process after a test that changes it."""
     loggers = [logging.getLogger(), logging.getLogger("aiohttp.server")]
     levels = [logger.level for logger in loggers]
     yield

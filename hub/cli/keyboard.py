@@ -37,7 +37,7 @@ def make_key_bindings() -> KeyBindings:
 def open_keyboard() -> Input:
     """Return the keyboard of a prompt. The prompt gets all keys, also those that are pressed while text is printed.
 
-    For text above the prompt, prompt_toolkit would switch the terminal to its normal mode; see keep_keys().
+    Else prompt_toolkit would switch the terminal to its normal mode to print text above the prompt: see keep_keys().
     """
     keyboard = create_input()
     keyboard.cooked_mode = contextlib.nullcontext  # type: ignore[method-assign]
@@ -46,10 +46,10 @@ def open_keyboard() -> Input:
 
 @contextlib.contextmanager
 def keep_keys() -> Iterator[None]:
-    """While the context is open, keep the keys that are pressed outside a prompt for the next prompt, and show none.
+    """While the context is open, do not show keys that are pressed outside a prompt. The next prompt gets these keys.
 
-    In its normal mode a terminal waits for whole lines, and a program that leaves this mode reads a Ctrl-D of before as
-    a NUL. Ctrl-C outside a prompt stays a signal. The context restores the terminal.
+    In its normal mode, a terminal waits for whole lines. After a program leaves this mode, it reads an earlier Ctrl-D
+    as a NUL. Ctrl-C outside a prompt stays a signal. At its end, the context restores the terminal.
     """
     try:
         import termios

@@ -14,7 +14,7 @@ export async function editMessage(agent, id, content) {
   return (await postCommand(agent, 'edit', { messageId: await findMessageId(agent, id), ...fields })).runId
 }
 
-/** Have a user's message answered again, and remove the messages after it. Return the id of the run. */
+/** Request a new answer to a user's message, and remove the messages after it. Return the id of the run. */
 export async function regenerateAnswer(agent, id) {
   return (await postCommand(agent, 'regenerate', { messageId: await findMessageId(agent, id) })).runId
 }

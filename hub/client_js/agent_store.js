@@ -43,10 +43,10 @@ export class AgentStore {
     await this.run(context)
   }
 
-  /** Replace a user's message and what follows. The connection of the agent shows the new one. Never rejects. */
+  /** Replace a user's message, and remove the messages after it. The connection brings the new one. Never rejects. */
   edit = (id, content) => this.#rewrite(editMessage(this.#agent, id, content))
 
-  /** Have a user's message answered again. Never rejects. */
+  /** Request a new answer to a user's message, and remove the messages after it. Never rejects. */
   regenerate = (id) => this.#rewrite(regenerateAnswer(this.#agent, id))
 
   async #rewrite(command) {

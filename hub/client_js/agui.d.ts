@@ -15,8 +15,8 @@ export class HubbubAgent extends HttpAgent {
   constructor(config: HubbubAgentConfig)
   live: boolean
   /**
-   * Show the session. The promise resolves as soon as the messages are there and no run is going on; with `live`, later
-   * runs come all the same.
+   * Show the session. The promise resolves as soon as the messages are there and no run is going on. With `live`, the
+   * agent stays connected after that, and shows later runs.
    */
   connectAgent(parameters?: RunAgentParameters, subscriber?: AgentSubscriber): Promise<RunAgentResult>
   /** Stop the answer at once, also one that another client has started. */

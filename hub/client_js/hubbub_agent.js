@@ -87,7 +87,7 @@ export class HubbubAgent extends HttpAgent {
     })
   }
 
-  /** Connect, and with `live` again after each end of the connection. Call *markIdle* when no run is going on. */
+  /** Connect; with `live`, connect again after each end of the connection. Call *markIdle* when no run is going on. */
   async stayConnected(parameters, subscriber, markIdle) {
     for (;;) {
       const { threadId } = this
@@ -192,10 +192,10 @@ export class HubbubAgent extends HttpAgent {
     postCommand(this, 'cancel', { queued: false }).catch(() => {})
   }
 
-  /** A connection begins a run. The run of a snapshot, which has the id of the request, is no answer. */
+  /** Record that a connection begins a run. The run of a snapshot is no answer: it has the id of the request. */
   startRun(isAnswer) {
     this.isRunning = isAnswer
-    // CopilotKit waits for this promise before it sends. That of AG-UI's client lasts as long as the connection.
+    // CopilotKit waits for this promise before it sends. AG-UI's client resolves its own at the end of the connection.
     if (isAnswer) this.activeRunCompletionPromise = new Promise((resolve) => (this.markEnded = resolve))
   }
 

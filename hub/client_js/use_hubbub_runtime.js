@@ -57,7 +57,7 @@ const toText = (text) => (text ? [{ type: 'text', text }] : [])
 
 const toCallPart = ({ id, function: { name, arguments: argsText } }) => ({ type: 'tool-call', toolCallId: id, toolName: name, argsText })
 
-/** Convert a part of a user's message. Its own form comes along, for an edit. */
+/** Convert a part of a user's message. The result contains the part itself, too: an edit sends it. */
 function toPart(part, agent) {
   const { type, text, source, metadata } = part
   if (type === 'text') return { type, text }
@@ -76,7 +76,7 @@ function toContent({ content, attachments = [] }) {
   return files.length ? [...toText(text), ...files] : text
 }
 
-/** Files become files of the hub when the message is sent. */
+/** Return an adapter that uploads each file when the message is sent. */
 const makeAttachmentAdapter = (agent) => ({
   accept: '*',
   add: async ({ file }) => ({

@@ -159,7 +159,7 @@ class Hub:
         *is_counted* is True if the new connection is already in *clients*.
         """
         if self.is_delivery_over:
-            raise Draining("the hub is going down: connect again")
+            raise Draining("the hub is going down: reconnect in a moment")
         limit = self.limits.principal_connections
         is_limited = principal.is_signed_in and not principal.is_operator
         if is_limited and self.clients.count_of(principal.id) >= limit + is_counted:

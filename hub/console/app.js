@@ -255,7 +255,7 @@ function showSession(sessionId, agent, isAgentChosen, isNew) {
     announcement: '',
   })
   if (hub.state !== 'closed') conversation.open(sessionId)
-  renderPage() // before the next key: the field that is on the page until then belongs to the session before
+  renderPage() // before the next key: until the page is drawn, its field belongs to the previous session
 }
 
 /** Choose the agent that answered last in this session, unless the person has chosen one. */

@@ -37,7 +37,7 @@ export function countFollowing({ items }, item) {
 /** Return the queued runs, each with the message that it answers. */
 export const queuedRuns = (state) => state.queue.map((run) => ({ ...run, userMessage: userMessageOf(state, run) }))
 
-/** Return the open questions. While the page catches up, the answer to a newer question may follow. */
+/** Return the open questions. While the page catches up, leave out newer ones: their replies may follow. */
 export const openQuestions = ({ items, completeSeq }) =>
   items
     .filter(({ kind, state }) => kind === 'run' && state === 'running')

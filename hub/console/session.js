@@ -24,7 +24,7 @@ export const EMPTY = {
   typing: undefined,
   seq: 0,
   head: undefined, // the seq of the log when this page subscribed
-  completeSeq: 0, // the last seq at which all events up to the head were here
+  completeSeq: 0, // the last seq at which the page had all events up to the head
   from: undefined, // events up to this seq are not in the items; undefined until the newest page is loaded
   more: false, // the hub has earlier messages than these items
   reading: false, // earlier messages are being loaded: drop no item until they are here, or a gap remains

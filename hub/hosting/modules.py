@@ -45,9 +45,9 @@ class AuthorModules:
         importlib.import_module(PACKAGE).__path__ = [folder]
 
     def close(self) -> None:
-        """Undo the changes of `sys.path` and of the environment. Remove the author's modules from `sys.modules`."""
+        """Undo the changes of `sys.path`, and empty the variable. Remove the author's modules from `sys.modules`."""
         sys.path[:] = [entry for entry in sys.path if entry not in self._added_roots]
-        # Not removed: another thread that goes through os.environ now, such as the one that sends traces, would fail.
+        # Not removed: another thread that iterates over os.environ now, such as the one that sends traces, would fail.
         os.environ[AGENTS_VARIABLE] = ""
         self._drop(self._find_groups(self._stamps))
         self._stamps.clear()

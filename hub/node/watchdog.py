@@ -43,7 +43,7 @@ class Watchdog:
     def start(self) -> None:
         self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
         self.beat()
-        self._is_after_pause()  # the time of the first check begins
+        self._is_after_pause()  # the first check measures from now on
         threading.Thread(target=self._watch, name="hub-watchdog", daemon=True).start()
 
     def stop(self) -> None:
@@ -60,9 +60,9 @@ class Watchdog:
                 self._check()
 
     def _is_after_pause(self) -> bool:
-        """Return whether the process had little processor time since the last check, which was long ago.
+        """Record this check. Return True if the last one was long ago, and the process had little processor time since.
 
-        Then the process was stopped, or the machine works for others: the loop may be late without being blocked.
+        Then the process was stopped, or other programs used the processor: the loop may be late without being blocked.
         """
         before, self._last_check = self._last_check, (time.monotonic(), time.process_time())
         seconds, processor_seconds = (new - old for new, old in zip(self._last_check, before))

@@ -46,7 +46,7 @@ class ConnectStream(AguiStream):
     def encode_snapshot(self, history: Iterable[Mapping[str, Any]], head: int, is_idle: bool) -> bytes:
         """Encode the messages up to the event *head* as a run of AG-UI: a client accepts no event outside of a run.
 
-        Its result says if a run of the hub is active or queued: then this run follows, also without `live`.
+        *is_idle* is the result of this run. If it is false, a run is active or queued: it follows, also without `live`.
         """
         self._snapshot_seq = head
         run = {"threadId": self.thread_id, "runId": self.client_run_id}

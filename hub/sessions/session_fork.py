@@ -1,7 +1,7 @@
 """Fork a session: copy its messages, and the files that they name, into a new session.
 
-A copy of a file is a record with an id of its own, which shares the blob. It replaces the old id wherever a copied
-message has it: in the text, in a part, or in the metadata.
+A copy of a file is a record with an id of its own, and shares the blob. The new id replaces the old one wherever
+a copied message has it: in the text, in a part, or in the metadata.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -64,7 +64,7 @@ async def log_copies(
     """
     named_files = await session.host.log.files.find_in_session(source, _find_file_ids(messages))
     async with session.admission.pause():
-        # No await before put(): nobody deletes the session or writes to it, and what revise() returns is not erased.
+        # No await before put(): so nobody deletes the session, writes to it, or erases what revise() returns.
         if session.channel.head:
             raise SessionExists(f"session {session.id} exists already: fork into a new one", sessionId=session.id)
         copies = [revise(message) for message in messages]
@@ -82,7 +82,7 @@ def _reserve_space(
 ) -> Callable[[], None]:
     """Count the copies of *files*. Return a function that takes the count back. Raises QuotaExceeded."""
     quota, count = session.host.files.quota, sum_counted_bytes(file.size for file in files)
-    if not files:  # also into a session that has too many bytes already
+    if not files:  # such a fork needs no space: it is possible even if a limit is exceeded already
         return lambda: None
     try:
         with quota.use_shares(shares):

@@ -75,7 +75,7 @@ class FileQuota:
         return counted_bytes + growth
 
     def grow(self, key: Key, growth: int, shares: Iterable[SpaceShare] = ()) -> None:
-        """Count *growth* more bytes of a session. Raises QuotaExceeded, and counts nothing, as reserve() does."""
+        """Count *growth* more bytes of a session. If there is no space, raises QuotaExceeded, and changes no count."""
         limits = self.limits
         if self._bytes.get(key, 0) + growth > limits.session_files_bytes:
             raise QuotaExceeded(f"the files of a session have at most {format_size(limits.session_files_bytes)} in all")

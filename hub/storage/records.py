@@ -196,8 +196,8 @@ class Append(Struct):
     the messages. *saved_runs* are inserted or replaced. *ended_runs* are
     the ids of runs to delete. *removed_messages* are the ids of messages to delete, after *messages* are inserted.
     If the append makes the session and *owner* is not empty, the principal *owner* gets the grant `owner`. The amounts
-    in *usage* are added to the rows with the same day, tenant, principal and agent. *file_copies* has ids of files of
-    other sessions, each with the id of the copy of its record that this session gets. If such a file does not exist any
+    in *usage* are added to the rows with the same day, tenant, principal and agent. *file_copies* maps the ids of files
+    of other sessions to the ids of their copies: new records of this session. If one of these files does not exist any
     more, the append fails.
     """
 

@@ -13,7 +13,7 @@ from hub.web.connection_caps import ConnectionCaps
 from hub.web.counting import count_status
 from hub.web.routes import ErrorBody, json_response
 
-FIRST_REQUEST_SECONDS = 1.0  # from the start of a connection on, if the hub goes down meanwhile
+FIRST_REQUEST_SECONDS = 1.0  # if the hub goes down: from the start of a connection to its first request
 
 
 class ConnectionHandler(web.RequestHandler):
@@ -65,7 +65,7 @@ class ConnectionHandler(web.RequestHandler):
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         """Close the connection after its requests. A new connection gets the time to send its first one.
 
-        So systemd refuses nobody during a restart, also not the clients that connect in the last moment of a hub.
+        So a restart with systemd refuses nobody, not even a client that connects in the last moment of a hub.
         """
         if not self._request_count and self._waiter is not None:
             age = asyncio.get_running_loop().time() - self._next_keepalive_close_time + self._keepalive_timeout

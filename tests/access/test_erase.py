@@ -260,7 +260,7 @@ async def test_files_of_the_messages_go(hub: Hub) -> None:
 
 
 async def test_the_copies_of_files_in_forks_go_with_the_messages(hub: Hub) -> None:
-    """Whoever made the fork. A file that another person's message of the fork names stays."""
+    """Even if another person made the fork. A file that another person's message of the fork names stays."""
     people, ann, bob = await start_shared(hub)
     ids = []
     for data in (SECRET, "shared"):

@@ -41,7 +41,7 @@ async def call(
 
 
 def set_clock(hub: Hub) -> list[int]:
-    """Let the last of the returned times be the hub's time, in milliseconds."""
+    """Return a list of times, in milliseconds. Its last item is always the time of the hub."""
     times = [int(time.time()) * 1000]
     hub.seams = Seams(now=lambda: times[-1])
     return times

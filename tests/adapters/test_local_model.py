@@ -31,9 +31,8 @@ from hub.errors import AgentError
 from hub.hosting.contract import AgentPaths, AnswerFunction, Call, Finish, Run
 from hub.messages import Author, Past, Request, ResponseFormat, Tool
 
-SECONDS = (
-    100  # for the answers of a test: the model computes for 5 s, and other programs may take most of the processor
-)
+# For the answers of a test: the model computes for 5 s, and other programs may take most of the processor.
+SECONDS = 100
 STORY = "Tell me a long story about a cat and a dog."
 
 pytestmark = needs_model

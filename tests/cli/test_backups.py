@@ -37,7 +37,7 @@ async def process(tmp_path: Path) -> AsyncIterator[HubProcess]:
 
 
 def without_progress(err: str) -> str:
-    """Return a standard error without the lines that a copy of more than two seconds writes, as on a busy machine."""
+    """Return a standard error without its lines about progress: a copy of more than two seconds writes them."""
     return re.sub("^[0-9]+ MiB of [0-9]+ MiB are copied\n", "", err, flags=re.MULTILINE)
 
 

@@ -161,7 +161,7 @@ async def test_an_erasure_lists_the_sessions_whose_answers_stay(process: HubProc
 
 
 HELD_COUNT = 3  # of erased messages
-# When so many messages are erased, the next erasure counts rows for longer than any test.
+# After the erasure of so many messages, that of the next one counts rows, for longer than any test.
 HOLD_ERASURE = f"""
     CREATE TRIGGER hold BEFORE UPDATE ON messages
     WHEN (SELECT count(*) FROM messages WHERE content = '[erased]') >= {HELD_COUNT}

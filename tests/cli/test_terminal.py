@@ -221,7 +221,7 @@ async def test_ctrl_c_twice_leaves_an_agent_that_does_not_stop(hub: Hub, tmp_pat
 
 
 async def test_keys_that_are_pressed_during_an_answer_are_for_the_next_prompt(hub: Hub, tmp_path: Path) -> None:
-    """Also a Ctrl-D, which leaves. Outside a prompt it would not reach the program as such."""
+    """Also a Ctrl-D, which ends the chat: a terminal in its normal mode would not pass it on."""
     await hub.start()
     gate = tmp_path / "gate"
     async with terminal(tmp_path, "chat", "gated", *at(hub, "--session", "s1")) as screen:
@@ -249,7 +249,7 @@ async def test_messages_of_other_users_in_the_session_are_shown(hub: Hub, tmp_pa
 
 
 async def test_keys_that_are_pressed_while_a_message_is_printed_are_for_the_prompt(hub: Hub, tmp_path: Path) -> None:
-    """The terminal itself does not show them, as it would show a Ctrl-B as ^B, and no Ctrl-D is lost."""
+    """The terminal itself does not show them: there is no ^B for a Ctrl-B. A Ctrl-D is not lost."""
     await hub.start()
     other = await hub.connect(extended=True)
     async with terminal(tmp_path, "chat", "echo", *at(hub, "--session", "s1")) as screen:

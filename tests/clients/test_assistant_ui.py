@@ -180,7 +180,7 @@ async def test_a_message_instead_of_a_result_has_the_results_so_far(hub: Hub, br
 
 
 async def test_an_edit_and_a_new_answer_replace_what_follows(hub: Hub, browser: Browser) -> None:
-    """On both pages, also of messages of the other page, and after a reload. The page runs its tools for the agent."""
+    """On both pages, also for messages of the other page, and after a reload. The page runs its tools for the agent."""
     gate = hub.folder / "gate"
     gate.touch()
     async with open_pages(hub, browser) as tabs:

@@ -140,8 +140,8 @@ async def test_two_people_share_a_session(hub: Hub, browser: Browser, tmp_path: 
         async with visit(browser, hub.url, "?" + address.partition("?")[2]) as two:
             for tab in (one, two):
                 await expect(tab.page.locator("header")).to_contain_text("2 here")
-            shown = expect(one.page.get_by_role("status")).to_have_text("Someone is writing…")  # for 5 seconds
-            await asyncio.gather(shown, two.field.press_sequentially("hm"))
+            notice = expect(one.page.get_by_role("status")).to_have_text("Someone is writing…")  # it stays for 5 s
+            await asyncio.gather(notice, two.field.press_sequentially("hm"))
             await one.say(str(gate))
             await expect(two.answers).to_have_text(["one"])
             gate.touch()
@@ -320,7 +320,7 @@ OPEN_AND_TYPE = """() => {
 
 
 async def test_a_key_right_after_a_session_is_opened_is_for_this_session(hub: Hub, browser: Browser) -> None:
-    """The draft of the session before stays there."""
+    """The draft of the previous session stays there."""
     await start_hub(hub)
     client = await hub.connect("?sessionId=s46")
     await client.send(type="chat", agentId="echo", message="first")
@@ -405,7 +405,7 @@ async def test_every_tab_shows_the_text_of_queued_messages(hub: Hub, browser: Br
         await tab.say(str(tmp_path / "never"))
         await expect(tab.answers).to_have_text(["one"])
         await tab.say("not this")
-        for is_reloaded in (False, True):  # not before the hub has the message: then it would become a draft
+        for is_reloaded in (False, True):  # a reload before the hub has the message would make it a draft
             if is_reloaded:
                 await tab.page.reload()
             for one in (tab, other):
@@ -706,9 +706,9 @@ async def test_copying_works_over_plain_http(hub: Hub, browser: Browser, tmp_pat
             await tab.page.keyboard.press("Control+V")
             await expect(tab.field).to_have_value(text)
 
-        copied = "() => document.querySelector('article [aria-label=Copied]')"
-        shown = tab.page.wait_for_function(copied)  # for 1.5 seconds
-        await asyncio.gather(shown, copy.last.click())
+        is_copied = "() => document.querySelector('article [aria-label=Copied]')"
+        notice = tab.page.wait_for_function(is_copied)  # it stays for 1.5 s
+        await asyncio.gather(notice, copy.last.click())
         await paste_and_compare((tmp_path / "text").read_text())
         await copy.first.click()
         await paste_and_compare("x = 1")

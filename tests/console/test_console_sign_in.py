@@ -200,8 +200,8 @@ async def test_two_people_see_the_messages_of_each_other_with_names(signed: Hub,
     async with pair_in(signed, browser) as pair:
         await expect(pair.bob.page).to_have_url(re.compile("session=s1"))
         await expect(pair.bob.page.locator("header .people")).to_contain_text("2 here")
-        shown = expect(pair.ann.page.get_by_role("status")).to_have_text("Bob is writing…")  # for 5 seconds
-        await asyncio.gather(shown, pair.bob.field.press_sequentially("hm"))
+        notice = expect(pair.ann.page.get_by_role("status")).to_have_text("Bob is writing…")  # it stays for 5 s
+        await asyncio.gather(notice, pair.bob.field.press_sequentially("hm"))
         await pair.bob.say("hello Ann")
         await expect(pair.ann.page.get_by_role("article", name="Bob").locator(".bubble")).to_have_text("hello Ann")
         await expect(pair.ann.page.get_by_role("article", name="You").locator(".bubble")).to_have_text("first")
@@ -276,7 +276,7 @@ async def test_an_invite_that_was_revoked_is_refused(signed: Hub, browser: Brows
 
 
 async def test_the_share_dialog_shows_the_last_state(signed: Hub, browser: Browser) -> None:
-    """Also if an older answer of the hub comes after it."""
+    """Even if an older response of the hub comes later."""
     async with ann_of(signed, browser) as ann:
         await ann.say("first")
         await expect(ann.answers).to_have_text(["first"])

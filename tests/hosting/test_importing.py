@@ -72,7 +72,7 @@ async def test_both_folders_stand_at_the_end_of_the_path(hub: Hub) -> None:
 
 
 async def test_the_end_of_a_hub_removes_no_variable(hub: Hub) -> None:
-    """os.environ.items() raises a KeyError if another thread removes a variable, and the thread of traces calls it."""
+    """The thread that sends traces reads os.environ.items(): a KeyError if another thread removes a variable."""
     await hub.start()
     names = set(os.environ)
     assert os.environ["_HUBBUB_AGENTS"] == str(hub.folder / "agents")

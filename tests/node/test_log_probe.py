@@ -42,7 +42,7 @@ async def chat(url: str) -> tuple[int, Any]:
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait only briefly for locks, and do not reuse the result of a probe. A slow commit does not fail the probe."""
+    """Wait only briefly for locks, and do not reuse the result of a probe. A slow commit does not make a probe fail."""
     for module in (wal, database):
         monkeypatch.setattr(module, "BUSY_MS", 20)
     monkeypatch.setattr(log_probe, "VALID_SECONDS", 0.0)

@@ -70,7 +70,7 @@ class Clocks:
 async def test_a_process_that_was_paused_is_not_blocked(
     monkeypatch: pytest.MonkeyPatch, processor_seconds: float
 ) -> None:
-    """Code that worked all the time is: it may have kept the interpreter, and so the watchdog, from working, too."""
+    """With much processor time, it was: code that holds the lock of the interpreter delays the watchdog, too."""
     clocks = Clocks()
     monkeypatch.setattr(watchdog, "time", clocks)
     dog = watchdog.Watchdog(find_agent_id=lambda run: "")

@@ -84,7 +84,7 @@ async def stubborn(message):
 async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
     """A collector to which the hubs of this test send, almost at once. A hub of this process sends all when it stops.
 
-    A busy machine may need more than the second that a hub has for it.
+    On a busy machine, this may take longer than the second that a hub has for it.
     """
     monkeypatch.setattr(otel, "FLUSH_SECONDS", PATIENCE)
     async with serve_collector() as running:

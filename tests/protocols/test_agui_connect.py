@@ -228,7 +228,7 @@ async def test_a_page_goes_on_after_a_run_that_fails(hub: Hub) -> None:
 
 @needs_node
 async def test_a_page_that_is_opened_before_the_first_message_waits_for_it(hub: Hub) -> None:
-    """It does not try again and again. connectAgent() returns before, because no answer is being written."""
+    """It does not connect again and again. connectAgent() resolves before, because no answer is being written."""
     await hub.start()
     async with open_page(hub, "echo") as page:
         await page.until(lambda state: state["isConnected"])
@@ -240,7 +240,7 @@ async def test_a_page_that_is_opened_before_the_first_message_waits_for_it(hub: 
 
 @needs_node
 async def test_a_page_with_sign_in_is_connected_before_the_first_message(signed: Hub) -> None:
-    """Although the hub refuses the connection to a session that does not exist."""
+    """Even though the hub refuses to connect it to a session that does not exist."""
     people = People(signed)
     await people.add("ann")
     async with open_page(signed, "echo", "t1", people.keys["ann"]) as page:
@@ -254,7 +254,7 @@ async def test_a_page_with_sign_in_is_connected_before_the_first_message(signed:
 
 @needs_node
 async def test_a_connection_that_works_resets_the_delay_before_the_next_one(hub: Hub) -> None:
-    """An answer that fails ends the connection, so the page waits before each next one. The delay does not grow."""
+    """An answer that fails ends the connection, so the page waits before it connects again. The delay does not grow."""
     hub.agent("failing.py", "async def failing(message: str):\n    yield 'one '\n    raise ValueError(message)")
     await hub.start()
     socket = await hub.connect("?sessionId=t1", extended=True)
@@ -280,7 +280,7 @@ async def thinks(message: str):
 
 @needs_node
 async def test_a_page_shows_what_is_left_after_an_edit(hub: Hub, tmp_path: Path) -> None:
-    """Not the answer and the reasoning that the edit has removed. Reasoning before it stays."""
+    """Not the answer and the reasoning that the edit has removed. Reasoning before the edited message stays."""
     hub.agent("thinks.py", THINKS)
     await hub.start()
     socket = await hub.connect("?sessionId=t1", extended=True)

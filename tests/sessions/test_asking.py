@@ -507,7 +507,7 @@ async def test_a_run_that_ends_closes_its_questions_in_the_same_commit(
         ("cancelled", False, False)
     ]
     last = ["interrupt_resolved", *(["run_error"] if reason == "error" else []), "run_finished"]
-    assert any(types[-len(last) :] == last for types in commits)  # after a slow commit, it has the question, too
+    assert any(types[-len(last) :] == last for types in commits)  # after a slow commit, the question is in it, too
 
 
 async def test_a_draining_hub_accepts_answers_to_questions(hub: Hub) -> None:

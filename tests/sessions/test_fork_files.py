@@ -140,8 +140,8 @@ async def read(hub: Hub, file_id: str) -> str | int:
     return str(body) if status == 200 else status
 
 
-async def test_a_fork_and_its_source_are_deleted_apart(hub: Hub) -> None:
-    """The files of one stay readable when those of the other are deleted, and the last one takes the bytes along."""
+async def test_a_fork_and_its_source_are_deleted_independently(hub: Hub) -> None:
+    """The files of one can be read after the deletion of the other. The bytes are deleted with the last file."""
     client = await begin(hub)
     part = await upload(hub)
     answer_id = await say(client, "see", parts=[part])
@@ -172,7 +172,7 @@ async def test_a_deleted_file_is_as_unknown_in_the_fork_as_in_the_source(hub: Hu
 
 
 async def test_the_file_of_a_fork_expires_when_no_message_of_the_fork_names_it(hub: Hub) -> None:
-    """Not with the messages of the source."""
+    """What the messages of the source name does not matter."""
     client = await begin(hub)
     part = await upload(hub)
     answer_id = await say(client, "see", parts=[part])
@@ -247,8 +247,8 @@ async def say_with_file(people: People, client: Client) -> str:
     return str((await people.chat(client, "echo", "see", "s1", parts=[part]))["messageId"])
 
 
-async def test_a_member_of_the_fork_alone_opens_its_file_and_not_that_of_the_source(hub: Hub) -> None:
-    """A viewer of the source may fork it. Who is in neither session opens nothing."""
+async def test_a_member_of_only_the_fork_opens_only_the_file_of_the_fork(hub: Hub) -> None:
+    """A viewer of the source may fork it. Nobody else opens the file of the fork, not even the owner of the source."""
     people, ann, bob = await start_shared(hub)
     assert (await fork(bob, await say_with_file(people, ann)))["type"] == "subscribed"
     old_id, new_id = [

@@ -278,7 +278,7 @@ async def test_an_answer_that_is_asked_for_again_goes_on(hub: Hub, gate: Path, c
     again = agui.run_request(str(gate))
     waiting = asyncio.create_task(agui.events(hub, "gated", again, **{"Last-Event-ID": received[-1]["id"]}))
     await eventually(lambda: hub.node.registry.connections)
-    clock[0] += 10  # the time of the first request is over now, and not the one of the test's new request
+    clock[0] += 10  # the time of the first request is over now, and that of the new request is not
     later = asyncio.create_task(agui.events(hub, "gated", agui.run_request(str(gate), "run-2")))
     await eventually(lambda: len(list_runs(hub, "t1")) == 2)
     gate.touch()

@@ -611,7 +611,7 @@ async def test_random_copies_and_deletions_keep_used_blobs(tmp_path: Path) -> No
         chance = random.Random(4)
 
         async def copy(file: FileRecord, name: str) -> None:
-            """Copy a file to a session of its own, and delete that."""
+            """Copy a file to a new session, and delete the session."""
             event = Event(None, None, UserMessage(messageId="u", author=Author("a", "A"), content=""))
             stored: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             await asyncio.sleep(chance.random() / 200)

@@ -1,6 +1,6 @@
 """Run a script of tests/support/javascript/ with the packages of its package.json, installed once into build/node.
 
-`make test` installs them before the tests, for which npm may take too long: `python -m support.node` does that.
+`make test` installs them before the tests, by `python -m support.node`: npm may need more time than a test has.
 The JavaScript client lies beside the scripts, as the single file that the hub serves.
 """
 
@@ -57,7 +57,7 @@ async def install_packages() -> Path:
 
 
 def _install(seconds: float | None = 90) -> None:
-    """Install the packages if necessary; npm gets *seconds*, which are less than a test may take."""
+    """Install the packages if necessary. npm gets *seconds*: by default, less than the time limit of a test."""
     NODE_FOLDER.mkdir(parents=True, exist_ok=True)
     with (NODE_FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several pytest workers can run this at the same time

@@ -26,7 +26,7 @@ async def connect(hub: Hub, key: str) -> Client:
 
 
 async def subscribe(client: Client, **target: str) -> None:
-    """Subscribe, and wait for the answer: else the first chunks may come before."""
+    """Subscribe, and wait for the answer: else the client may miss the first chunks."""
     await client.send(type="subscribe", **target)
     await client.until_type("subscribed")
 

@@ -155,7 +155,7 @@ def test_without_sign_in_there_are_no_caps() -> None:
 async def open_when_possible(port: int, stack: AsyncExitStack) -> HttpConnection:
     """Connect again and again, until the hub has noticed that the last connection was lost, and has answered a request.
 
-    The hub may also have closed a connection after header_seconds, before the request came.
+    The hub may also close a connection after header_seconds, before the request comes.
     """
     while True:
         connection = await HttpConnection.open(port, stack)
@@ -261,7 +261,7 @@ async def test_a_failed_accept_is_tried_again_after_a_pause(runner: web.ServerRu
 
 
 async def begin_stop(acceptor: Acceptor, runner: web.ServerRunner) -> "asyncio.Task[None]":
-    """Stop to accept, and begin to close the connections."""
+    """Stop accepting connections, and begin to close those that are open."""
     await acceptor.stop()
     closing = asyncio.create_task(runner.cleanup())
     for _ in range(20):

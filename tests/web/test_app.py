@@ -28,7 +28,7 @@ async def get(hub: Hub, path: str, method: str = "GET", **headers: str) -> tuple
 @pytest.mark.parametrize("base", ["", "/api/v1"])
 async def test_health_and_ready_say_ok(hub: Hub, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
     """The routes exist at the root and under the base path. A draining hub is healthy, but not ready."""
-    monkeypatch.setattr(log_probe, "WAIT_SECONDS", PATIENCE)  # on a slow disk, a commit may take more
+    monkeypatch.setattr(log_probe, "WAIT_SECONDS", PATIENCE)  # on a slow disk, a commit may take longer
     await hub.start()
     assert (await get(hub, base + "/health"))[:2] == (200, "OK")
     assert (await get(hub, base + "/ready"))[:2] == (200, "OK")

@@ -71,7 +71,7 @@ async def test_no_request_gets_an_undocumented_response(
     output = await fuzz(hub, tmp_path, *options)
     match = re.search(r"Tested: (\d+)", output)
     assert match and int(match[1]) >= (4 if options else 28)
-    monkeypatch.setattr(log_probe, "WAIT_SECONDS", PATIENCE)  # on a slow disk, a commit may take more
+    monkeypatch.setattr(log_probe, "WAIT_SECONDS", PATIENCE)  # on a slow disk, a commit may take longer
     async with aiohttp.ClientSession(hub.url) as http, http.get("/ready") as answer:
         assert answer.status == 200
     await wait_until_all_left(hub)

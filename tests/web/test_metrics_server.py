@@ -38,7 +38,7 @@ async def get(url: str, method: str = "GET", **headers: str) -> tuple[int, str]:
 
 
 async def until_ready(url: str) -> tuple[int, str]:
-    """Return the answer of `/ready`, as soon as it is not that of a slow disk."""
+    """Wait until `/ready` says that the hub is ready, and return the answer. A slow disk may delay it."""
     async with asyncio.timeout(PATIENCE):
         while (answer := await get(f"{url}/ready"))[0] != 200:
             assert "could not be written" in answer[1]

@@ -275,7 +275,7 @@ async def test_a_malformed_value_is_shown_with_escapes_and_never_as_a_line(
 async def test_a_flood_of_one_kind_writes_one_line_and_hides_no_other_kind(
     hub: Hub, log_lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each kind has a line of its own in 10 seconds, here in more. The metrics count all refusals."""
+    """In 10 seconds (in this test: in more), each kind has one line. The metrics count all refusals."""
     monkeypatch.setattr(refusal_log, "REFUSAL_LOG_SECONDS", 1e6)
     hub.options["trusted_proxies"] = ()
     await hub.start()

@@ -59,7 +59,7 @@ class Sharing extends Component {
   /**
    * Run an action and load what it has changed; show its error in the dialog, which covers the page.
    *
-   * Only the last load counts: the answers of two loads may come in any order.
+   * Only the last load counts: the responses to two loads may come in any order.
    */
   run = async (action) => {
     const { ui } = this.props
