@@ -10,7 +10,7 @@ import pytest
 from support.hub import Hub
 from support.proxy import Proxy
 from support.scripted import Peer, scripted
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, eventually
 
 from hub.client import (
     Client,
@@ -399,6 +399,7 @@ async def test_the_cancel_of_an_answer_stops_only_its_run(hub: Hub, tmp_path: Pa
         assert one.accepted is not None and cancelled == (one.accepted.runId,)
         with pytest.raises(RunFailed, match="cancelled"):
             await one.text()
+        await eventually(lambda: two.accepted)  # a cancel does not wait for a chat before it
         assert await session.cancel() == (two.accepted and two.accepted.runId,)
         with pytest.raises(RunFailed, match="cancelled"):
             await two.text()
