@@ -88,8 +88,8 @@ def _reserve_space(
         with quota.use_shares(shares):
             quota.grow(session.key, count, shares)
     except QuotaExceeded as error:
-        advice = "fork at an earlier message, or delete files"
-        text = f"the files of the fork ({format_size(count)}) do not fit: {error.message}; {advice}"
+        size, hint = format_size(count), "a fork at an earlier message may need fewer files"
+        text = f"the files of the fork ({size}) do not fit: {error.message} ({hint})"
         raise type(error)(text, **error.fields, sessionId=session.id) from None
     return partial(quota.add, session.key, -count)
 

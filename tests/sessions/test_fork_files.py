@@ -197,8 +197,8 @@ async def test_a_fork_whose_files_do_not_fit_makes_nothing(hub: Hub) -> None:
     assert hub.node.files.quota._total == 2 * hub.node.files.quota.count_of(Key("f1")) == 20 * KiB
     assert (await upload(hub, b"x")) and hub.node.files.quota._total == 24 * KiB
     error = await fork(client, answer_id, "f2")
-    text = "the files of the fork (10 KiB) do not fit: the files of this hub have at most 30 KiB in all; "
-    text += "fork at an earlier message, or delete files"
+    text = "the files of the fork (10 KiB) do not fit: the files of this hub have at most 30 KiB in all "
+    text += "(a fork at an earlier message may need fewer files)"
     assert (error["code"], error["message"], error["sessionId"]) == ("quota_exceeded", text, "f2")
     assert await hub.node.log.sessions.find(Key("f2")) is None and hub.node.files.quota._total == 24 * KiB
     assert (await call(hub, "DELETE", "sessions/f1"))[0] == 204
