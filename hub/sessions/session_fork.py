@@ -70,8 +70,8 @@ async def log_copies(
         copies = [revise(message) for message in messages]
         file_ids = _find_file_ids(copies) if named_files else ()
         files = [file for file in named_files if file.fileId in file_ids]
-        release_space = _reserve_space(session, files, shares)
         events = _make_events(copies, {file.fileId: make_file_id(session.host.seams) for file in files})
+        release_space = _reserve_space(session, files, shares)
         seq = attach_future(events[-1], lambda result: None if isinstance(result, int) else release_space())
         session.outbox.put(*events)
     await seq

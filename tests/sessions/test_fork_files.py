@@ -299,6 +299,25 @@ async def test_the_second_of_two_forks_copies_no_file(hub: Hub) -> None:
     assert len(await list_ids(hub)) == 1 and hub.node.files.quota.count_of(Key("f1")) == 4 * KiB
 
 
+async def test_two_forks_at_once_do_not_use_the_same_space(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one is refused while the commit of the first waits: the log does not know its owner yet."""
+    people, ann, bob = await start_shared(hub)
+    answer_id = await say_with_file(people, ann)
+    await commands.set_quota(hub.door, OPERATOR, people.ids["bob"], {"stored_bytes": 6 * KiB})
+    log, waiting = hub.node.log.events, list[tuple[Append, AppendCallback]]()
+    original = log.append
+    monkeypatch.setattr(log, "append", lambda append, done: waiting.append((append, done)))
+    first = asyncio.create_task(fork(bob, answer_id))
+    await eventually(lambda: bool(waiting))
+    second = asyncio.create_task(fork(await people.connect("bob"), answer_id, "f2"))
+    await eventually(lambda: second.done() or len(waiting) == 2)
+    monkeypatch.setattr(log, "append", original)
+    for append, done in waiting:
+        log.append(append, done)
+    answers = await asyncio.wait_for(asyncio.gather(first, second), PATIENCE)
+    assert [answer.get("code", "") for answer in answers] == ["", "quota_exceeded"]
+
+
 async def test_a_fork_that_the_log_refuses_uses_no_space(hub: Hub) -> None:
     client = await begin(hub)
     answer_id = await say(client, "see", parts=[await upload(hub)])
