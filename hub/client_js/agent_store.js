@@ -104,6 +104,8 @@ export class AgentStore {
       onRunStartedEvent: ({ event, input }) => {
         if (event.runId !== input.runId) this.#error = undefined // not for the run with the snapshot, which has the id of the request
       },
+      // connectAgent() has returned when no answer was written, and the hub may refuse a later connection of it.
+      onRunFailed: ({ error }) => void (error.status >= 400 && error.status < 500 && (this.#error = explain(error))),
       onRunErrorEvent: ({ event: { code, message } }) => void (this.#error = code === ABORT ? undefined : message),
     })
     this.#agent.connectAgent().catch((error) => {

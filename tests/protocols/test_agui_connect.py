@@ -18,6 +18,8 @@ from support.people import People
 from support.tools import HELPER
 from support.waiting import PATIENCE, eventually
 
+from hub.access.principal import OPERATOR
+from hub.commands import table as commands
 from hub.ids import Key
 from hub.limits import MiB
 
@@ -68,11 +70,13 @@ def read_texts(state: dict[str, Any]) -> list[str]:
 
 
 @asynccontextmanager
-async def open_page(hub: Hub, agent: str, thread: str = "t1", *key: str) -> AsyncIterator[Page]:
+async def open_page(
+    hub: Hub, agent: str, thread: str = "t1", *key: str, script: str = "agui_connect.mjs"
+) -> AsyncIterator[Page]:
     await install_packages()
     arguments = (f"{hub.url}/api/v1/agents/{agent}/agui", thread, *key)
     process = await asyncio.create_subprocess_exec(
-        *("node", "agui_connect.mjs", *arguments),
+        *("node", script, *arguments),
         cwd=NODE_FOLDER,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -250,6 +254,20 @@ async def test_a_page_with_sign_in_is_connected_before_the_first_message(signed:
         socket = await people.connect("ann")
         await people.chat(socket, "echo", "b", "t1")
         await page.until_texts("a", "a ", "b", "b ")
+
+
+@needs_node
+async def test_a_store_shows_that_a_later_connection_is_refused(signed: Hub) -> None:
+    """The first one has shown the session: connectAgent() has returned, and rejects no more."""
+    people = People(signed)
+    await people.add("ann")
+    socket = await people.connect("ann")
+    await people.chat(socket, "echo", "a", "t1")
+    async with open_page(signed, "echo", "t1", people.keys["ann"], script="agent_store.mjs") as page:
+        state = await page.until(lambda state: read_texts(state) == ["a", "a "])
+        assert "shown" not in state
+        await commands.remove_principal(signed.door, OPERATOR, "ann")
+        await page.until(lambda state: state.get("shown"))
 
 
 @needs_node

@@ -1,7 +1,7 @@
 """Run a script of tests/support/javascript/ with the packages of its package.json, installed once into build/node.
 
 `make test` installs them before the tests, by `python -m support.node`: npm may need more time than a test has.
-The JavaScript client lies beside the scripts, as the single file that the hub serves.
+The JavaScript client lies beside the scripts, as the single file that the hub serves; its modules lie in client_js/.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import pytest
 from support.documents import ROOT
 from support.waiting import PATIENCE
 
-from hub.web.pages.javascript_client import CLIENT_FILES, PACKAGE_MODULES
+from hub.web.pages.javascript_client import CLIENT_FILES, CLIENT_FOLDER, PACKAGE_MODULES
 
 SCRIPTS = Path(__file__).parent / "javascript"
 CONSOLE = ROOT / "hub" / "console"
@@ -62,6 +62,7 @@ def _install(seconds: float | None = 90) -> None:
     with (NODE_FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several pytest workers can run this at the same time
         shutil.copytree(SCRIPTS, NODE_FOLDER, dirs_exist_ok=True, copy_function=_renew)
+        shutil.copytree(CLIENT_FOLDER, NODE_FOLDER / "client_js", dirs_exist_ok=True, copy_function=_renew)
         files = {path[1:]: body for path, (_, body) in CLIENT_FILES.items()} | PACKAGE_MODULES
         for name, body in files.items():
             if not (NODE_FOLDER / name).is_file() or (NODE_FOLDER / name).read_bytes() != body:
