@@ -1,5 +1,6 @@
 // @ts-nocheck: the packages of the peer dependencies are not among the tools of make lint-js
 
+import { errorFromResponse } from './errors.js'
 import { makePart } from './file_part.js'
 
 /** Send a command for the session of an AG-UI agent, and return the answer of the hub. */
@@ -45,7 +46,6 @@ const makeSessionUrl = (agent) => `${makeApiUrl(agent)}/sessions/${encodeURIComp
 
 async function fetchJson(agent, url, options) {
   const response = await agent.fetch(url, options)
-  const body = await response.json()
-  if (!response.ok) throw new Error(body.error)
-  return body
+  if (!response.ok) throw await errorFromResponse(response)
+  return await response.json()
 }

@@ -70,7 +70,7 @@ class ConnectionHandler(web.RequestHandler):
         if not self._request_count and self._waiter is not None:
             age = asyncio.get_running_loop().time() - self._next_keepalive_close_time + self._keepalive_timeout
             await asyncio.wait([self._waiter], timeout=max(FIRST_REQUEST_SECONDS - age, 0.0))
-            super().close()
+        super().close()
         await super().shutdown(timeout)
 
     def handle_error(
