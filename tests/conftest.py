@@ -15,7 +15,9 @@ from playwright.async_api import Browser, async_playwright
 from support.browser import ARGUMENTS, CHROMIUM
 from support.drivers import DRIVERS, Driver, run_driver
 from support.hub import Hub
+from support.waiting import PATIENCE
 
+from hub.node import watchdog
 from hub.observe.agents import AgentLogHandler
 from hub.plugins import find_plugins
 from hub.protocols import open_sized_protocol, protocol_plugins
@@ -26,6 +28,10 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform != "win32":
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# The hubs of this process share its loop with the tests. A busy machine, or a collection of the garbage of many tests,
+# may block it for more than a second. A line about that would be one more than a test expects.
+watchdog.BLOCKED_SECONDS = PATIENCE
 
 
 def without_skips(report: Report, what: str) -> Report:

@@ -73,6 +73,7 @@ async def test_a_process_that_was_paused_is_not_blocked(
     """With much processor time, it was: code that holds the lock of the interpreter delays the watchdog, too."""
     clocks = Clocks()
     monkeypatch.setattr(watchdog, "time", clocks)
+    monkeypatch.setattr(watchdog, "BLOCKED_SECONDS", 1.0)
     dog = watchdog.Watchdog(find_agent_id=lambda run: "")
     monkeypatch.setattr(watchdog.Watchdog, "_watch", lambda self: None)  # this test calls the checks
     dog.start()
