@@ -244,6 +244,7 @@ async def test_a_blob_is_not_deleted_before_the_backup_has_it(process: HubProces
     assert json.loads((tmp_path / "backup" / "manifest.json").read_text())["missing_blobs"] == []
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("blocks", [20, 2000])
 async def test_a_full_disk_ends_the_backup(process: HubProcess, tmp_path: Path, blocks: int) -> None:
     """Nothing is left, and the reason is one line. Once the copy of the log does not fit, once a blob."""

@@ -83,6 +83,7 @@ async def examine_as_nobody(folder: Path, *arguments: str) -> Report:
     return read_report(CommandOutput(process.returncode, out.decode(), err.decode()))
 
 
+@pytest.mark.exact
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can run a command as another account")
 @pytest.mark.parametrize("is_running", [False, True], ids=["stopped", "running"])
 async def test_another_account_gets_lines_and_no_traceback(open_folder: Path, is_running: bool) -> None:
@@ -100,6 +101,7 @@ async def test_another_account_gets_lines_and_no_traceback(open_folder: Path, is
         await process.kill()
 
 
+@pytest.mark.exact
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can run a command as another account")
 async def test_a_data_folder_that_cannot_be_made_is_found(open_folder: Path) -> None:
     """The remedy makes it, and leaves the folder above to its owner."""

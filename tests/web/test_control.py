@@ -54,6 +54,7 @@ async def post(http: aiohttp.ClientSession, name: str, data: Any) -> tuple[int, 
         return response.status, await response.json()
 
 
+@pytest.mark.exact
 def test_the_socket_is_private_from_its_first_moment(tmp_path: Path) -> None:
     """It begins in a private folder, and gets its name when it is private itself. The umask plays no part."""
     result = subprocess.run(
