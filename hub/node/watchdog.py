@@ -43,7 +43,7 @@ class Watchdog:
     def start(self) -> None:
         self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
         self.beat()
-        self._is_after_pause()  # the first check measures from now on
+        self._record_check()  # the first check measures from now on
         threading.Thread(target=self._watch, name="hub-watchdog", daemon=True).start()
 
     def stop(self) -> None:
@@ -59,7 +59,7 @@ class Watchdog:
             with suppress(Exception):  # a check that fails must not end the watchdog
                 self._check()
 
-    def _is_after_pause(self) -> bool:
+    def _record_check(self) -> bool:
         """Record this check. Return True if the last one was long ago, and the process had little processor time since.
 
         Then the process was stopped, or other programs used the processor: the loop may be late without being blocked.
@@ -69,7 +69,8 @@ class Watchdog:
         return seconds > 2 * CHECK_INTERVAL_SECONDS and processor_seconds < seconds / 2
 
     def _check(self) -> None:
-        if self._is_after_pause():
+        is_after_pause = self._record_check()
+        if is_after_pause:
             return
         now = time.monotonic()
         blocked_seconds = now - self._last_beat
